@@ -165,6 +165,16 @@ def gaussian_weight(patch: IntTriple) -> np.ndarray:
     return np.maximum(weight, SMALLEST_WEIGHT).astype(np.float32)
 
 
+def most_severe(logits: np.ndarray) -> int:
+    """Of a classifier's windows, logits (N, C) of classes in order of severity, the one with the highest expected class.
+
+    Ours: a cancer lies in few slices of a prostate, whose mean says little about it.
+    """
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = exponentials @ np.arange(logits.shape[1]) / exponentials.sum(axis=1)
+    return int(expected.argmax())
+
+
 class Blend:
     """The mean of overlapping windows' outputs over the box of `size` voxels from `start`, by `weight` (*patch)."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..core.errors import BundleError
-from ..core.placement import Blend, Prepared, cut, gaussian_weight
+from ..core.placement import Blend, Prepared, cut, gaussian_weight, most_severe
 from ..core.volume import IntTriple
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.inputs import neighbor_slices, scale_slices, slice_positions
@@ -35,7 +35,7 @@ def infer(
         on_output: Called with each window's output (C, *patch) and its first voxel.
 
     Returns:
-        Logits (C, D, H, W) on `prepared.region`; of a classifier (C,), the mean over windows.
+        Logits (C, D, H, W) on `prepared.region`; of a classifier (C,), those of the worst window (`most_severe`).
 
     Raises:
         BundleError: The network's output has not the size that its specification states, or is no finite number.
@@ -68,7 +68,7 @@ def infer(
             on_output(output, start)
         if on_window is not None:
             on_window(done / len(prepared.starts))
-    return np.mean(vectors, axis=0) if is_classifier else blend.mean()
+    return vectors[most_severe(np.stack(vectors))] if is_classifier else blend.mean()
 
 
 def network_input(prepared: Prepared, spec: ModelSpec, start: IntTriple) -> tuple[np.ndarray, ...]:

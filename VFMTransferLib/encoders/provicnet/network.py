@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..base import NEIGHBORS, ModelSpec
 from ..image_heads import CostVolumeHead, SliceImageToImageHead, SliceUpsamplingHead
 from ..layers import NORM_EPS, ClassifierHead, DropPath, resize
+from ..pretext import TISSUES
 from .spec import ViTSpec, encoder_prefixes
 
 _MLP_RATIO = 4
@@ -32,8 +33,9 @@ _LAYER_SCALE = 0.1
 _INIT_STD = 0.02
 _POSITION_TOKENS = 2
 _TOKENS_TO_OUTPUT = 8
-_RARELY = -3.0  # logit of 5 %: few places hold a cancer
-_NO_PLACE = 1e-3  # suspicious places that count as none, since there may be none in half precision
+_CANCERS = slice(2, None)  # of TISSUES
+_PLACE_PX = 4  # side of a place, whose mean counts, so that no pixel decides alone
+_RARELY = 1e-3  # a probability, and a number of places, that count as none: in half precision they may be 0
 
 
 class Attention(nn.Module):
@@ -328,32 +330,32 @@ class ProViCNetEncoders(_SliceEncoders):
 
 
 class ProViCNetClassifier(_SliceEncoders):
-    """How suspicious each place of a slice is, by a perceptron over what the sequences show there; the class follows
-    from the worst place and from how many are suspicious.
+    """Segments cancer; the class follows from the most suspicious place, and from how many places are, of indolent and
+    of clinically significant cancer.
 
-    It classifies one slice; the logits of a case are the mean over the slices that hold the gland (`inputs.prepare`,
-    `inference.windows.infer`). One class a case is little to learn from, so that the suspicion is an auxiliary output:
-    where lesions are known, they teach it. The class is given nothing else of the places: from their features a
-    perceptron learned the training cases instead.
+    It classifies one slice; a case has the logits of its worst one (`inference.windows.infer`). One class a case is
+    little to learn from, so that the segmentation is an auxiliary output: where lesions are known, they teach it. The
+    class is given nothing else: from features of the places a perceptron learned the training cases instead.
     """
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
         super().__init__(spec, drop_path)
-        tokens, width = len(self.encoders) * spec.encoder.dim, spec.head.width
-        first, second, last = nn.Linear(tokens, 2 * width), nn.Linear(2 * width, width), nn.Linear(width, 1)
-        nn.init.constant_(last.bias, _RARELY)
-        self.suspicion = nn.Sequential(first, nn.GELU(), second, nn.GELU(), last)
-        self.head = ClassifierHead(2, spec.head.width, spec.head.out_channels)
+        channels = len(self.encoders) * spec.encoder.dim
+        self.segmentation = ConvolutionHead(channels, spec.head.width, len(TISSUES))
+        cancers = TISSUES[_CANCERS]
+        self.head = ClassifierHead(2 * len(cancers), spec.head.width, spec.head.out_channels)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor | list[Tensor]:
-        """Classify a slice: logits (B, out); in training mode a list of these and the suspicion of each place, logits
-        (B, 1, side, side).
+        """Classify a slice: logits (B, out); in training mode a list of these and of each pixel's logits of `TISSUES`
+        (B, 4, 8 * side, 8 * side).
         """
         *windows, positions = windows_and_positions
-        suspicion = self.suspicion(torch.cat(list(self.patch_tokens(windows, positions)), dim=2))
-        extent = suspicion.sigmoid().sum(dim=1).clamp(min=_NO_PLACE).log()
-        logits = self.head(torch.cat([suspicion.amax(dim=1), extent], dim=1))
-        return [logits, token_grid(suspicion, self.side)] if self.training else logits
+        tissue = self.segmentation(self.joint_grid(windows, positions))
+        places = F.avg_pool2d(tissue.softmax(dim=1)[:, _CANCERS], _PLACE_PX).flatten(2)  # (B, cancers, places)
+        worst = places.amax(dim=2).clamp(_RARELY, 1 - _RARELY)
+        extent = places.sum(dim=2).clamp(min=_RARELY)
+        logits = self.head(torch.cat([worst.log() - (1 - worst).log(), extent.log()], dim=1))
+        return [logits, tissue] if self.training else logits
 
 
 class ProViCNetImageToImage(_SliceEncoders):

@@ -24,7 +24,7 @@ from ..base import (
     Size,
     TaskInput,
 )
-from ..pretext import SYNTHETIC_TASKS
+from ..pretext import SYNTHETIC_TASKS, TISSUES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,11 +59,11 @@ _DEMONSTRATION = ViTSpec(depth=6, dim=64, heads=2, patch_px=8, registers=4, imag
 # input's size (restoration) or compared (matching).
 _HEADS = {
     "dense": HeadSpec("convolution", 1, 128),
-    "classes": HeadSpec("classifier", 1, 256),
+    "classes": HeadSpec("classifier", 1, 128),
     "restoration": HeadSpec("restoration", 1, 16),
     "matching": HeadSpec("matching", 1, 16),
 }
-_DEMONSTRATION_WIDTHS = {"classifier": 64, "restoration": 8, "matching": 8, "convolution": 48, "fusion": 48}
+_DEMONSTRATION_WIDTHS = {"classifier": 48, "restoration": 8, "matching": 8, "convolution": 48, "fusion": 48}
 
 
 def _network(
@@ -76,9 +76,8 @@ def _network(
 
 
 def _lesions(name: str, title: str, head: str, *sequences: ImageSequence) -> ModelSpec:
-    labels = (Label.BACKGROUND, Label.PROSTATE, Label.INDOLENT_CANCER, Label.CSPCA)
-    head_spec, task = HeadSpec(head, 4, 128), "lesion-segmentation"
-    spec = _network(name, f"ProViCNet, {title}", task, head_spec, labels, "softmax", sequences=sequences)
+    head_spec, task = HeadSpec(head, len(TISSUES), 128), "lesion-segmentation"
+    spec = _network(name, f"ProViCNet, {title}", task, head_spec, TISSUES, "softmax", sequences=sequences)
     return replace(spec, threshold=0.4)
 
 
