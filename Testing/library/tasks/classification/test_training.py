@@ -1,4 +1,4 @@
-"""What lesions teach a classifier: the suspicion of places, where they are known."""
+"""What teaches a classifier: its class, by the worst slice, and lesions, where they are known."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from torch import Generator
 
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders import build_network
+from VFMTransferLib.encoders.layers import tissue_loss
+from VFMTransferLib.encoders.pretext import TISSUES
+from VFMTransferLib.inference.windows import infer
 from VFMTransferLib.io import write_volume
 from VFMTransferLib.metrics.classification import auroc
 from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.tasks.training import AUXILIARY_WEIGHT, Batch, Objective, collate, lesion_loss
+from VFMTransferLib.tasks.training import AUXILIARY_WEIGHT, Batch, Objective, collate
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
 from VFMTransferLib.training.cases import folder_dataset
 from VFMTransferLib.training.samples import SLICES_A_CASE, prepare_labeled, samples_of
@@ -36,12 +39,15 @@ def test_slices_come_with_what_is_known_of_their_lesions():
     batch = a_batch(study, spec)
     assert batch.target.shape == (2 * SLICES_A_CASE, 1, *spec.preprocess.patch[1:])
     assert batch.category.tolist() == 2 * [spec.labels.index(study.category)]
-    cancer = study.masks[Label.CSPCA].resample_to(prepare_labeled(study, spec).geometry, "nearest").array
-    np.testing.assert_array_equal(samples_of(study, spec).maps[0].numpy(), cancer)
+    grid, maps = prepare_labeled(study, spec).geometry, samples_of(study, spec).maps[0].numpy()
+    cancer, gland = (mask.resample_to(grid, "nearest").array > 0 for mask in (study.masks[Label.CSPCA], study.gland))
+    assert cancer.any()
+    np.testing.assert_array_equal(maps == TISSUES.index(Label.CSPCA), cancer)
+    np.testing.assert_array_equal(maps > 0, gland | cancer)
 
 
 def test_lesions_teach_the_places_that_show_them():
-    """Gradient descent on one phantom: places that show its cancer become more suspicious than others."""
+    """Gradient descent on one phantom: pixels that show its cancer become more suspicious than others."""
     spec = tiny_study_spec("provicnet", "classification")
     torch.manual_seed(0)
     network, objective = build_network(spec).train(), Objective(spec, (1.0,) * 4)
@@ -52,24 +58,63 @@ def test_lesions_teach_the_places_that_show_them():
         objective.loss(network, batch).backward()
         optimizer.step()
     with torch.no_grad():
-        _, suspicion = network(*batch.inputs)
-    there = torch.nn.functional.adaptive_max_pool2d(batch.target, suspicion.shape[2:])
+        _, tissue = network(*batch.inputs)
+    suspicion = torch.nn.functional.interpolate(tissue, batch.target.shape[2:]).softmax(dim=1)
+    cancer = TISSUES.index(Label.CSPCA)
+    there = batch.target[:, 0] == cancer
     assert 0 < there.sum() < there.numel() / 4
-    assert auroc(suspicion.flatten().tolist(), (there > 0).flatten().tolist()) > 0.8
+    assert auroc(suspicion[:, cancer].flatten().tolist(), there.flatten().tolist()) > 0.8
+
+
+def test_the_class_of_a_case_is_that_of_its_worst_slice():
+    """Of two cases with three slices each: the first's last slice and the second's first are the worst."""
+    mild, severe = [4.0, 2.0, 0.0, -1.0], [-2.0, 0.0, 1.0, 3.0]
+    logits = torch.tensor([mild, mild, severe, severe, mild, mild], requires_grad=True)
+    batch = Batch((), torch.zeros(6, 0, 8, 8), (0, 0), torch.tensor([3, 0]))
+    loss = TRAINING.loss(logits, batch, None, (1.0,) * 4)
+    loss.backward()
+    expected = torch.nn.functional.cross_entropy(torch.tensor([severe, severe]), batch.category)
+    assert float(loss.detach()) == pytest.approx(float(expected))
+    assert logits.grad.abs().sum(dim=1).nonzero().flatten().tolist() == [2, 3]
+
+
+def test_prediction_takes_the_worst_slice_as_training_does():
+    study, spec = a_case_with_cancer(), tiny_study_spec("provicnet", "classification")
+    torch.manual_seed(0)
+    network = build_network(spec).eval()
+    prepared = prepare_labeled(study, spec)
+    each = []
+
+    def run(*inputs):
+        with torch.no_grad():
+            each.append(network(*map(torch.from_numpy, inputs)).numpy())
+        return each[-1]
+
+    found = infer(run, prepared, spec)
+    slices = np.concatenate(each)
+    assert len(slices) > 3
+    batch = Batch((), torch.zeros(len(slices), 0, 8, 8), (0,), torch.tensor([2]))
+    of_case = TRAINING.loss(torch.from_numpy(slices), batch, spec, (1.0,) * 4)
+    assert float(of_case) == pytest.approx(-float(torch.from_numpy(found).log_softmax(0)[2]), rel=1e-5)
+    severity = torch.from_numpy(slices).softmax(dim=1) @ torch.arange(4.0)
+    np.testing.assert_array_equal(found, slices[int(severity.argmax())])
 
 
 def test_a_slice_without_any_suspicion_has_a_class():
     spec = tiny_study_spec("provicnet", "classification")
     network, batch = build_network(spec).eval(), a_batch(a_case_with_cancer(), spec)
-    torch.nn.init.constant_(network.suspicion[-1].bias, -200.0)
+    output = network.segmentation.segmentation_conv[-1]
+    torch.nn.init.zeros_(output.weight)
+    with torch.no_grad():
+        output.bias.copy_(torch.tensor([200.0, 0.0, 0.0, 0.0]))
     with torch.no_grad():
         assert network(*batch.inputs).isfinite().all()
 
 
 def test_where_lesions_are_not_known_the_class_alone_teaches():
-    output, target = torch.randn(4, 1, 8, 8), torch.zeros(4, 1, 8, 8)
-    target[0, 0, 3, 3] = 1
-    known = lesion_loss(output[:2], target[:2]) / AUXILIARY_WEIGHT
+    output, target = torch.randn(4, 4, 8, 8), torch.zeros(4, 1, 8, 8)
+    target[0, 0, 3, 3] = 3
+    known = tissue_loss(output[:2], target[:2, 0].long()) / AUXILIARY_WEIGHT
     target[2:] = -1
     assert float(TRAINING.loss(output, Batch((), target, (0,)), None, ())) == pytest.approx(float(known))
     for nothing in (torch.full_like(target, -1), torch.zeros(4, 0, 8, 8)):
