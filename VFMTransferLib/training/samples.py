@@ -46,7 +46,7 @@ from .augmentation import (
 # Targets are compared at half the input's resolution, in each axis: finer than the networks' own maps.
 TARGET_STRIDE = 2
 # Slices of one case that a step of a classifier sees; the worst of them stands for the worst of all.
-SLICES_A_CASE = 6
+SLICES_A_CASE = 3
 _WINDOWS_AT_GLAND, _SLICES_OF_GLAND = 0.5, 0.8  # shares of the samples; the others lie anywhere
 _SMALLEST_PART = 16
 _CAPSULE = TISSUE_MAPS.index("capsule_mm")
@@ -310,12 +310,20 @@ class SliceSamples(GridSamples):
 
     marked: tuple[int, ...] = ()
 
+    @property
+    def worst(self) -> tuple[int, ...]:
+        """Slices that show the highest class of the map, or the prostate where there is no map."""
+        known = self.maps.numpy()
+        return _marked_slices(known[0] == known[0].max()) if len(known) else self.marked
+
     def sample(self, generator: Generator, how: Augmentation) -> Sample:
         if self.category is None:
             windows, position, maps = self.view(generator, how)
             return Sample((*windows[:, None], position[None]), maps[None], self.phase_axis)
-        drawn = torch.randint(len(self.marked), (SLICES_A_CASE,), generator=generator).tolist()
-        views = [self.view(generator, how, self.marked[i]) for i in drawn]
+        # Where lesions are known, one slice shows the gravest: few would by chance, and the class be of nothing seen.
+        among = [self.worst, *(SLICES_A_CASE - 1) * [self.marked]]
+        drawn = [slices[int(torch.randint(len(slices), (1,), generator=generator))] for slices in among]
+        views = [self.view(generator, how, z) for z in drawn]
         # (N, S, 3, P, P), (N, 2), (N, K, H, W)
         windows, positions, maps = (torch.stack(part) for part in zip(*views, strict=True))
         return Sample((*windows.unbind(1), positions), maps, category=torch.tensor([self.category]))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..base import NEIGHBORS, ModelSpec
 from ..image_heads import CostVolumeHead, SliceImageToImageHead, SliceUpsamplingHead
-from ..layers import NORM_EPS, ClassifierHead, DropPath, resize
+from ..layers import NORM_EPS, DropPath, resize
 from ..pretext import TISSUES
 from .spec import ViTSpec, encoder_prefixes
 
@@ -36,6 +36,7 @@ _TOKENS_TO_OUTPUT = 8
 _CANCERS = slice(2, None)  # of TISSUES
 _PLACE_PX = 4  # side of a place, whose mean counts, so that no pixel decides alone
 _RARELY = 1e-3  # a probability, and a number of places, that count as none: in half precision they may be 0
+_LITTLE = -1.25  # softplus of it is a quarter
 
 
 class Attention(nn.Module):
@@ -329,6 +330,24 @@ class ProViCNetEncoders(_SliceEncoders):
         return torch.cat([tokens.mean(dim=1) for tokens in self.patch_tokens(windows, positions)], dim=1)
 
 
+class OrderedClasses(nn.Module):
+    """Adjacent-category logits of ordered classes: of class k, k times a severity, which rises with each feature.
+
+    So the slice with the most suspicious features has the highest expected class, from the first step on.
+    """
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((features,), _LITTLE))
+        self.bias = nn.Parameter(torch.zeros(classes))
+        self.register_buffer("order", torch.arange(classes, dtype=torch.float32), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features (B, features) to logits (B, classes)."""
+        severity = (x * F.softplus(self.weight)).sum(dim=1, keepdim=True)
+        return severity * self.order + self.bias
+
+
 class ProViCNetClassifier(_SliceEncoders):
     """Segments cancer; the class follows from the most suspicious place, and from how many places are, of indolent and
     of clinically significant cancer.
@@ -342,8 +361,7 @@ class ProViCNetClassifier(_SliceEncoders):
         super().__init__(spec, drop_path)
         channels = len(self.encoders) * spec.encoder.dim
         self.segmentation = ConvolutionHead(channels, spec.head.width, len(TISSUES))
-        cancers = TISSUES[_CANCERS]
-        self.head = ClassifierHead(2 * len(cancers), spec.head.width, spec.head.out_channels)
+        self.head = OrderedClasses(2 * len(TISSUES[_CANCERS]), spec.head.out_channels)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor | list[Tensor]:
         """Classify a slice: logits (B, out); in training mode a list of these and of each pixel's logits of `TISSUES`

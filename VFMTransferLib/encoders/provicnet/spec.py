@@ -163,8 +163,8 @@ class ProViCNetFamily(EncoderFamily):
             yield "image_px", "a multiple of patch_px"
 
     def batch_size(self, spec: ModelSpec) -> int:
-        """Several slices, or as many cases of several slices each as batch normalization needs."""
-        return 2 if spec.head.kind == "classifier" else 8
+        """Several slices, or some cases of several slices each."""
+        return 4 if spec.head.kind == "classifier" else 8
 
     def input_names(self, spec: ModelSpec) -> tuple[str, ...]:
         """A network of one sequence takes `x`, and the fused one's streams bear the authors' names."""
