@@ -166,16 +166,17 @@ def test_in_the_mirror_a_displacement_to_the_left_points_to_the_right(family):
     torch.testing.assert_close(turned, plain.flip(-1))
 
 
-def test_a_classifier_of_slices_is_trained_on_the_mean_that_prediction_takes():
+def test_a_classifier_of_slices_is_trained_on_the_worst_slice_that_prediction_takes():
     study, spec = a_study("classification"), tiny_study_spec("provicnet", "classification")
     samples = samples_of(study, spec)
     assert samples.marked == tuple(z for z, _, _ in prepare_labeled(study, spec).starts)
     sample = samples.sample(Generator().manual_seed(0), NO_AUGMENTATION)
     assert sample.inputs[0].shape == (SLICES_A_CASE, 3, 64, 64)
     network = build_network(spec).eval()
-    logits = network(*sample.inputs).mean(dim=0, keepdim=True)
+    logits = network(*sample.inputs)
+    severity = logits.softmax(dim=1) @ torch.arange(4.0)
     weights = (1.0, 1.0, 1.0, 1.0)
-    expected = nn.functional.cross_entropy(logits, torch.tensor([samples.category]))
+    expected = nn.functional.cross_entropy(logits[severity.argmax()][None], torch.tensor([samples.category]))
     torch.testing.assert_close(Objective(spec, weights).loss(network, collate([sample])), expected)
 
 

@@ -12,6 +12,7 @@ from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.layers import tissue_loss
 from VFMTransferLib.encoders.pretext import TISSUES
+from VFMTransferLib.encoders.provicnet.network import OrderedClasses
 from VFMTransferLib.inference.windows import infer
 from VFMTransferLib.io import write_volume
 from VFMTransferLib.metrics.classification import auroc
@@ -44,6 +45,32 @@ def test_slices_come_with_what_is_known_of_their_lesions():
     assert cancer.any()
     np.testing.assert_array_equal(maps == TISSUES.index(Label.CSPCA), cancer)
     np.testing.assert_array_equal(maps > 0, gland | cancer)
+
+
+def test_a_slice_of_each_case_shows_its_cancer():
+    """Of this case few slices do: by chance most samples would show none."""
+    study, spec = a_case_with_cancer(), tiny_study_spec("provicnet", "classification")
+    samples = samples_of(study, spec)
+    shown = (samples.maps[0] == TISSUES.index(Label.CSPCA)).any(dim=(1, 2)).nonzero().flatten().tolist()
+    assert samples.worst == tuple(shown)
+    assert len(shown) < len(samples.marked) / 2
+    for seed in range(8):
+        slices = samples.sample(Generator().manual_seed(seed), NO_AUGMENTATION).inputs[-1][:, 0].tolist()
+        assert slices[0] in shown
+        assert set(slices) <= set(samples.marked)
+
+
+def test_a_more_suspicious_slice_has_a_higher_expected_class():
+    head = OrderedClasses(features=4, classes=4)
+    torch.manual_seed(0)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=2)
+    features = torch.randn(50, 4)
+    more = features.clone()
+    more[:, 2] += 1
+    with torch.no_grad():
+        less_severe, severe = (head(x).softmax(dim=1) @ torch.arange(4.0) for x in (features, more))
+    assert (severe > less_severe).all()
 
 
 def test_lesions_teach_the_places_that_show_them():
