@@ -166,7 +166,7 @@ def gaussian_weight(patch: IntTriple) -> np.ndarray:
 
 
 def most_severe(logits: np.ndarray) -> int:
-    """Of a classifier's windows, logits (N, C) of classes in order of severity, the one with the highest expected class.
+    """Of a classifier's windows the one with the highest expected class; logits (N, C), classes in order of severity.
 
     Ours: a cancer lies in few slices of a prostate, whose mean says little about it.
     """

@@ -336,6 +336,8 @@ class OrderedClasses(nn.Module):
     So the slice with the most suspicious features has the highest expected class, from the first step on.
     """
 
+    order: Tensor
+
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((features,), _LITTLE))
