@@ -46,7 +46,7 @@ from .augmentation import (
 # Targets are compared at half the input's resolution, in each axis: finer than the networks' own maps.
 TARGET_STRIDE = 2
 # Slices of one case that a step of a classifier sees; the worst of them stands for the worst of all.
-SLICES_A_CASE = 3
+SLICES_A_CASE = 2
 _WINDOWS_AT_GLAND, _SLICES_OF_GLAND = 0.5, 0.8  # shares of the samples; the others lie anywhere
 _SMALLEST_PART = 16
 _CAPSULE = TISSUE_MAPS.index("capsule_mm")

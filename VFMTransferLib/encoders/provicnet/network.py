@@ -361,8 +361,10 @@ class ProViCNetClassifier(_SliceEncoders):
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
         super().__init__(spec, drop_path)
-        channels = len(self.encoders) * spec.encoder.dim
-        self.segmentation = ConvolutionHead(channels, spec.head.width, len(TISSUES))
+        dim, width = spec.encoder.dim, spec.head.width
+        self.streams = nn.ModuleList(nn.Sequential(*_double(dim, width)) for _ in self.encoders)
+        joined = len(self.streams) * width
+        self.segmentation = nn.Sequential(*_double(joined, width), *_double(width, len(TISSUES), normalize=False))
         self.head = OrderedClasses(2 * len(TISSUES[_CANCERS]), spec.head.out_channels)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor | list[Tensor]:
@@ -370,12 +372,18 @@ class ProViCNetClassifier(_SliceEncoders):
         (B, 4, 8 * side, 8 * side).
         """
         *windows, positions = windows_and_positions
-        tissue = self.segmentation(self.joint_grid(windows, positions))
+        tissue = self.segment(windows, positions)
         places = F.avg_pool2d(tissue.softmax(dim=1)[:, _CANCERS], _PLACE_PX).flatten(2)  # (B, cancers, places)
         worst = places.amax(dim=2).clamp(_RARELY, 1 - _RARELY)
         extent = places.sum(dim=2).clamp(min=_RARELY)
         logits = self.head(torch.cat([worst.log() - (1 - worst).log(), extent.log()], dim=1))
         return [logits, tissue] if self.training else logits
+
+    def segment(self, windows: Sequence[Tensor], positions: Tensor) -> Tensor:
+        """Logits of `TISSUES` (B, 4, 8 * side, 8 * side), by a head as `FusionHead`, but of any sequences."""
+        tokens = self.patch_tokens(windows, positions)
+        streams = [stream(token_grid(own, self.side)) for stream, own in zip(self.streams, tokens, strict=True)]
+        return self.segmentation(torch.cat(streams, dim=1))
 
 
 class ProViCNetImageToImage(_SliceEncoders):

@@ -164,7 +164,7 @@ class ProViCNetFamily(EncoderFamily):
 
     def batch_size(self, spec: ModelSpec) -> int:
         """Several slices, or some cases of several slices each."""
-        return 4 if spec.head.kind == "classifier" else 8
+        return 6 if spec.head.kind == "classifier" else 8
 
     def input_names(self, spec: ModelSpec) -> tuple[str, ...]:
         """A network of one sequence takes `x`, and the fused one's streams bear the authors' names."""

@@ -22,6 +22,9 @@ from ..lesions import class_map
 from ..training import AUXILIARY_WEIGHT, UNKNOWN, Batch, TaskTraining, stacked
 from .task import Classification
 
+# Against the class, which would bend what is segmented until it fits the training cases.
+_LESIONS_COUNT = 10.0
+
 
 class ClassificationTraining(TaskTraining[Classification]):
     """Map: number of the class in `TISSUES`; none where lesions are not known."""
@@ -45,8 +48,8 @@ class ClassificationTraining(TaskTraining[Classification]):
 
 
 def _segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """As of a network of lesions, over the samples (B, 1, ...) whose lesions are known; it counts as the class does."""
+    """As of a network of lesions, over the samples (B, 1, ...) whose lesions are known."""
     is_known = (target != UNKNOWN).flatten(1).all(dim=1) if target.shape[1] else target.new_zeros(len(target)).bool()
     if not bool(is_known.any()):
         return 0 * logits.sum()
-    return tissue_loss(logits[is_known], target[is_known, 0].long()) / AUXILIARY_WEIGHT
+    return _LESIONS_COUNT / AUXILIARY_WEIGHT * tissue_loss(logits[is_known], target[is_known, 0].long())

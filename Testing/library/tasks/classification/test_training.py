@@ -130,7 +130,7 @@ def test_prediction_takes_the_worst_slice_as_training_does():
 def test_a_slice_without_any_suspicion_has_a_class():
     spec = tiny_study_spec("provicnet", "classification")
     network, batch = build_network(spec).eval(), a_batch(a_case_with_cancer(), spec)
-    output = network.segmentation.segmentation_conv[-1]
+    output = network.segmentation[-1]
     torch.nn.init.zeros_(output.weight)
     with torch.no_grad():
         output.bias.copy_(torch.tensor([200.0, 0.0, 0.0, 0.0]))
@@ -141,7 +141,7 @@ def test_a_slice_without_any_suspicion_has_a_class():
 def test_where_lesions_are_not_known_the_class_alone_teaches():
     output, target = torch.randn(4, 4, 8, 8), torch.zeros(4, 1, 8, 8)
     target[0, 0, 3, 3] = 3
-    known = tissue_loss(output[:2], target[:2, 0].long()) / AUXILIARY_WEIGHT
+    known = 10 / AUXILIARY_WEIGHT * tissue_loss(output[:2], target[:2, 0].long())
     target[2:] = -1
     assert float(TRAINING.loss(output, Batch((), target, (0,)), None, ())) == pytest.approx(float(known))
     for nothing in (torch.full_like(target, -1), torch.zeros(4, 0, 8, 8)):
