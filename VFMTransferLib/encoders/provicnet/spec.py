@@ -273,7 +273,7 @@ _PUBLISHED = (
         sequences=(ImageSequence.T2W,),
         normalization="zscore-nonzero",
     ),
-    # Each slice of the gland counts alike: the case's logits are the mean of its slices'.
+    # A case has the logits of its worst slice that holds gland.
     _network(
         "classifier",
         "ProViCNet classifier",
