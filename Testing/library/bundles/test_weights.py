@@ -20,7 +20,9 @@ def bundle_of(name: str, folder: Path, half: bool = False) -> Bundle:
     return write_bundle(bundle, small_network(name).state_dict(), half=half)
 
 
-@pytest.mark.parametrize("name", ["profound-classifier", "profound-upernet-anatomy", "provicnet-fusion"])
+@pytest.mark.parametrize(
+    "name", ["profound-classifier", "profound-upernet-anatomy", "provicnet-classifier", "provicnet-fusion"]
+)
 def test_a_bundle_gives_back_its_network(name, tmp_path):
     network = load_network(bundle_of(name, tmp_path / "b"))
     x = inputs(SMALL_SPECS[name], (16, 32, 48))

@@ -342,7 +342,8 @@ class OrderedClasses(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.full((features,), _LITTLE))
         self.bias = nn.Parameter(torch.zeros(classes))
-        self.register_buffer("order", torch.arange(classes, dtype=torch.float32), persistent=False)
+        # The device is stated because the network may be built on the meta device.
+        self.register_buffer("order", torch.arange(classes, dtype=torch.float32, device="cpu"), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (B, features) to logits (B, classes)."""
