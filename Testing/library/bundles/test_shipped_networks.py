@@ -77,7 +77,7 @@ def test_what_readers_marked_in_unseen_studies_is_found(shared_data, name, most_
 
 
 def test_a_classification_claims_no_more_than_was_learned(unseen_phantom):
-    """The pair is hardly better than a rule of two numbers, and calibrated: its probabilities are no certainty."""
+    """The pair, taught by phantoms alone, is calibrated: its probabilities are no certainty."""
     for bundle in default_pair("classification"):
         result = predict(unseen_phantom.case, bundle, gland=unseen_phantom.gland)
         assert sum(result.class_probabilities.values()) == pytest.approx(1)
