@@ -80,6 +80,11 @@ class Prepared:
         (z, y, x), (depth, height, width) = self.box
         return self.geometry.crop((x, y, z), (width, height, depth))
 
+    def center_mm(self, start: IntTriple) -> tuple[float, float, float]:
+        """Center of the window from `start`, LPS."""
+        x, y, z = self.geometry.to_world(np.add(start, np.subtract(self.patch, 1) / 2)[::-1]).tolist()
+        return (x, y, z)
+
 
 def to_reference(
     array: np.ndarray, prepared: Prepared, name: str, *, fill: float = 0.0, target: Geometry | None = None

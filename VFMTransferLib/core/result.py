@@ -104,6 +104,8 @@ class Result:
             corrected image shows what lay at p + displacement in the distorted one.
         class_probabilities: Of classification; they add up to 1.
         derived_probabilities: What follows from the classes, as `PI-RADS >= 3`; a note states whose reading it is.
+        decided_at_mm: Center, LPS, of the slice that the classes are of, where a classifier saw each slice alone and
+            the most suspicious one decides; else None.
         volumes_ml: Of structures; for anatomy also `prostate`, all labels together.
         lesions: Largest first.
         gland: The prostate's size and PSA density, where its mask is known.
@@ -123,6 +125,7 @@ class Result:
     displacement_mm: np.ndarray | None = None
     class_probabilities: dict[str, float] = field(default_factory=dict)
     derived_probabilities: dict[str, float] = field(default_factory=dict)
+    decided_at_mm: tuple[float, float, float] | None = None
     volumes_ml: dict[str, float] = field(default_factory=dict)
     lesions: tuple[Lesion, ...] = ()
     gland: GlandMeasurements | None = None

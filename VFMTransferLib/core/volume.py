@@ -99,6 +99,11 @@ class Geometry:
         """Continuous indices (..., 3) in the order (x, y, z) of LPS millimeters."""
         return (np.asarray(point_mm) - self.affine[:3, 3]) @ np.linalg.inv(self.affine[:3, :3]).T
 
+    def nearest_voxel(self, point_mm: np.ndarray | tuple[float, ...]) -> IntTriple:
+        """The voxel (x, y, z) that is nearest to a point (LPS), which may lie outside."""
+        x, y, z = np.clip(np.rint(self.to_index(point_mm)), 0, np.asarray(self.size) - 1).astype(int).tolist()
+        return (x, y, z)
+
     def equals(self, other: Geometry) -> bool:
         """Whether both are one grid, within what file formats round away."""
         return (
@@ -122,6 +127,10 @@ class Geometry:
         """The grid of `size` voxels from index `start` (x, y, z); may reach outside this one."""
         origin = tuple(float(v) for v in self.to_world(start))
         return replace(self, size=size, origin_mm=origin)  # type: ignore[arg-type]
+
+    def to_nearest_lps(self) -> Geometry:
+        """The same grid with axes as of `Volume.to_nearest_lps`."""
+        return Volume(np.zeros(self.shape, np.uint8), self).to_nearest_lps().geometry
 
     def refined(self, factors: IntTriple) -> Geometry:
         """The same field of view with each voxel cut into `factors` along (x, y, z)."""

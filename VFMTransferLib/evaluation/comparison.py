@@ -69,7 +69,7 @@ class Comparison:
     a: Result
     b: Result
     geometry: Geometry  # of the results, or of the task's reference sequence for a classification
-    focus_slice: int  # on that grid, to look at first: where A and B differ most
+    focus_slice: int  # on that grid, to look at first: where A and B differ most, or whose classes A has
     measures: tuple[Measure, ...]
     disagreements: tuple[Disagreement, ...] = ()  # largest first
     reference: dict[str, Volume] = field(default_factory=dict)  # structure → mask, or output → image, on that grid
@@ -276,7 +276,10 @@ def _compare_classifications(case: Case, a: Result, b: Result, reference: Refere
     gland = None
     if case.gland is not None:
         gland = place(case.gland.to_nearest_lps(), geometry, "nearest", GLAND_MASK).volume.array
-    focus = geometry.shape[0] // 2 if gland is None else int(gland.sum(axis=(1, 2)).argmax())
+    if a.decided_at_mm is not None:
+        focus = geometry.nearest_voxel(a.decided_at_mm)[2]
+    else:
+        focus = geometry.shape[0] // 2 if gland is None else int(gland.sum(axis=(1, 2)).argmax())
     of_a, of_b = a.class_probabilities, b.class_probabilities
     if set(of_a) != set(of_b):
         raise BundleError(f"A and B must have the same classes, got {', '.join(of_a)} and {', '.join(of_b)}.")
@@ -309,12 +312,9 @@ def _to_nearest_lps(result: Result) -> Result:
         field_grid = next(iter(result.images.values())).geometry
         parts = [Volume(np.asarray(displacement)[..., i], field_grid).to_nearest_lps().array for i in range(3)]
         displacement = np.stack(parts, axis=-1)  # (D, H, W, 3)
-    grid = result.grid
-    if grid is not None:
-        grid = Volume(np.zeros(grid.shape, np.uint8), grid).to_nearest_lps().geometry
     return replace(
         result,
-        grid=grid,
+        grid=None if result.grid is None else result.grid.to_nearest_lps(),
         labels=None if result.labels is None else result.labels.to_nearest_lps(),
         probabilities={name: volume.to_nearest_lps() for name, volume in result.probabilities.items()},
         images={name: volume.to_nearest_lps() for name, volume in result.images.items()},

@@ -27,12 +27,20 @@ from ..core.errors import (
 )
 from ..core.machine import available_bytes
 from ..core.measurements import PHASE_AXES, GlandMeasurements, QualityCriterion, checked_psa
-from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
+from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared, most_severe
 from ..core.result import Provenance, Result
 from ..core.terms import Arm, Label, OnProgress, Sequence
-from ..core.volume import Geometry, Volume, marked_voxels
+from ..core.volume import Geometry, IntTriple, Triple, Volume, marked_voxels
 from ..encoders.base import ModelSpec, family_of
-from ..encoders.inputs import CROPS, REGIONS, marks_inside_gland, needs_gland, one_pass_bytes, prepare
+from ..encoders.inputs import (
+    CROPS,
+    REGIONS,
+    marks_inside_gland,
+    needs_gland,
+    one_pass_bytes,
+    prepare,
+    reference_sequence,
+)
 from ..radiology.gland import GlandFrame, measure_gland
 from ..radiology.lesions import is_cut_off, measure_lesions
 from ..radiology.quality import measure_diffusion, measure_t2w
@@ -495,13 +503,15 @@ class CasePredictor:
             takes_box = prepared.limit is not None and session.takes_box
             is_whole = self.options.roi is None and self.options.threshold is None
             passes = Passes(bundle.spec, prepared) if is_whole and has_estimate(bundle) else None
+            classes = _ClassesBySlice() if bundle.spec.head.is_vector and bundle.spec.is_slice_based else None
+            listener = passes or classes
             logits = infer(
                 session.run,
                 prepared,
                 bundle.spec,
                 on_part,
                 takes_box=takes_box,
-                on_output=None if passes is None else passes.add,
+                on_output=None if listener is None else listener.add,
             )
             signs = {} if passes is None else passes.signs(logits)
         with clock.stage("postprocess"):
@@ -522,9 +532,40 @@ class CasePredictor:
             task = task_of(bundle.spec)
             if task.output != "segmentation" and (self.options.threshold is not None or self.options.only_cspca):
                 source = source.with_notes(NOTHING_MARKED_NOTE)
+            decided_at = None if classes is None else classes.decided_at_mm(prepared)
+            if decided_at is not None and len(prepared.starts) > 1:
+                source = source.with_notes(
+                    _decided_note(decided_at, prepared, reference_sequence(self.case, bundle.spec, task))
+                )
             output = NetworkOutput(logits, prepared, self.case, bundle.spec, source, options)
             result = task.checked(task.decode(output), self.case, options.gland)
-            return with_estimate(replace(result, grid=prepared.reference), signs)
+            return with_estimate(replace(result, grid=prepared.reference, decided_at_mm=decided_at), signs)
+
+
+class _ClassesBySlice:
+    """A classifier's logits of each slice, of which the most severe ones are the case's."""
+
+    def __init__(self) -> None:
+        self._outputs: list[tuple[np.ndarray, IntTriple]] = []
+
+    def add(self, output: np.ndarray, start: IntTriple) -> None:
+        """See `on_output` of `infer`."""
+        self._outputs.append((output, start))
+
+    def decided_at_mm(self, prepared: Prepared) -> Triple:
+        """Center, LPS, of the slice that decides, as of `infer`."""
+        _, start = self._outputs[most_severe(np.stack([output for output, _ in self._outputs]))]
+        return prepared.center_mm(start)
+
+
+def _decided_note(decided_at_mm: Triple, prepared: Prepared, reference: Sequence) -> str:
+    """Which slice of the reference sequence decided, as pages count them: from the feet."""
+    grid = prepared.reference.to_nearest_lps()
+    number = grid.nearest_voxel(decided_at_mm)[2] + 1
+    return (
+        f"The classes are those of slice {number} of {grid.size[2]} of {reference}, counted from the feet: the most "
+        f"suspicious of the {len(prepared.starts)} slices that the network saw."
+    )
 
 
 def _covered_share(mask: Volume, grid: Geometry) -> float:

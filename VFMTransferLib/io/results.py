@@ -207,6 +207,8 @@ class ResultDocument:
         class_probabilities: The network's own classes; they add up to 1.
         derived_probabilities: What follows from the classes, as `PI-RADS >= 3`; a note states where the reading is
             this project's own.
+        decided_at_mm: Center, LPS, of the slice that the classes are of, where a classifier saw each slice alone and
+            the most suspicious one decides; else null.
         gland: Size of the prostate, and PSA density where a PSA was given; null where the prostate is not known.
         quality: Criteria of the images' quality, each with value, threshold and source; there is no score.
         estimate: Dice that a segmentation of the prostate probably has, without a reference; null where it is not
@@ -236,6 +238,7 @@ class ResultDocument:
     lesions: tuple[Lesion, ...]
     class_probabilities: dict[str, Probability]
     derived_probabilities: dict[str, Probability]
+    decided_at_mm: tuple[float, float, float] | None = None  # earlier results lack it
     gland: GlandMeasurements | None = None  # earlier results lack it, and quality
     quality: tuple[QualityCriterion, ...] = ()
     estimate: DiceEstimate | None = None
@@ -322,6 +325,7 @@ def read_result(folder: Path) -> Result:
         displacement_mm=np.zeros((*shape, 3), np.float32) if document.withheld and shape else None,
         class_probabilities=document.class_probabilities,
         derived_probabilities=document.derived_probabilities,
+        decided_at_mm=document.decided_at_mm,
         volumes_ml=document.volumes_ml,
         lesions=document.lesions,
         gland=document.gland,
@@ -391,6 +395,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
         lesions=result.lesions,
         class_probabilities=result.class_probabilities,
         derived_probabilities=result.derived_probabilities,
+        decided_at_mm=result.decided_at_mm,
         gland=result.gland,
         quality=result.quality,
         estimate=result.estimate,

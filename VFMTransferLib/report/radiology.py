@@ -49,11 +49,12 @@ def quality_rows(comparison: Comparison) -> list[dict[str, str]]:
 def key_images(scene: Scene) -> list[tuple[str, str]]:
     """The slices to look at after the one that the page opens with: text and PNG, as base64.
 
-    Those of the largest lesions, else those in which A and B differ most; the classification of a case has none.
+    Those of the largest lesions, else those in which A and B differ most; of a classification the one that decides the
+    classes of B.
     """
-    if scene.kind == "classification":
-        return []
     chosen = {scene.focus_slice: ""}
+    if (decided_at := scene.comparison.b.decided_at_mm) is not None:
+        chosen.setdefault(scene.display.index_of(decided_at)[2], "decides the classes of B")
     for who, lesion in sorted(_lesions(scene.comparison), key=lambda found: -found[1].volume_ml):
         chosen.setdefault(scene.display.index_of(lesion.center_mm)[2], f"lesion {who.upper()}{lesion.index}")
     differing = strip(scene)

@@ -122,9 +122,7 @@ class Display:
 
     def index_of(self, point_mm: tuple[float, ...] | np.ndarray) -> IntTriple:
         """Voxel (x, y, z) of the window that is nearest to a point (LPS)."""
-        rounded = np.rint(self.geometry.to_index(point_mm)).astype(int)
-        x, y, z = np.clip(rounded, 0, np.asarray(self.geometry.size) - 1)
-        return (int(x), int(y), int(z))
+        return self.geometry.nearest_voxel(point_mm)
 
 
 def display_of(comparison: Comparison, images: int) -> Display:

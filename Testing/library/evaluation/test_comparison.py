@@ -404,6 +404,16 @@ def test_class_probabilities_and_their_distance():
     assert not comparison.has_reference
 
 
+def test_a_classification_opens_at_the_slice_that_decides_the_classes_of_a():
+    case, (a, b) = a_case(gland=True), classification_pair()
+    grid = case["t2w"].geometry
+    assert grid.orientation == "LPS"
+    widest = compare(case, a, b).focus_slice
+    for z in {0, 1, 3} - {widest}:
+        a = replace(a, decided_at_mm=tuple(grid.to_world((2, 2, z + 0.3)).tolist()))
+        assert compare(case, a, b).focus_slice == z
+
+
 def test_a_known_class_gives_a_loss_for_each_arm():
     comparison = compare(a_case(), *classification_pair(), "PI-RADS 5")
     assert comparison.value("log_loss", "all classes", "a-reference") == pytest.approx(-math.log(0.4))

@@ -11,11 +11,13 @@ import pytest
 import SimpleITK as sitk
 from prediction_cases import FakeSession, a_bundle, a_small_case, ball, points_mm, with_preprocess
 from specs import MODELS, PROFOUND_ENCODER, network_grid
+from study_examples import tiny_study_spec
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BundleError, ImageError, MissingSequenceError, OutOfMemoryError, PsaError
 from VFMTransferLib.core.measurements import Acquisition
 from VFMTransferLib.core.terms import Arm, Label, Sequence
+from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.findings import Findings
 from VFMTransferLib.inference.predict import (
@@ -651,6 +653,41 @@ def test_a_threshold_that_decides_nothing_is_noted(a_case):
     for options, is_noted in (({}, False), ({"threshold": 0.9}, True), ({"only_cspca": True}, True)):
         found = predict(a_case, a_bundle(classes), crop="center", **given, **options)
         assert (prediction.NOTHING_MARKED_NOTE in found.provenance.notes) is is_noted
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "LPI"])
+def test_classes_state_the_slice_that_decided_them(a_case, tmp_path, orientation):
+    """The network takes what is bright for cancer, and the higher a slice of T2w lies the brighter it is."""
+    t2w = a_case[Sequence.T2W]
+    t2w = t2w.with_array((100 + points_mm(t2w.geometry)[..., 2]).astype(np.float32))
+    gland = ball(t2w.geometry, t2w.geometry.center_mm, 7)
+    t2w, gland = (Volume.from_sitk(sitk.DICOMOrient(one.to_sitk(), orientation), one.name) for one in (t2w, gland))
+    case = replace(a_case, volumes={**a_case.volumes, Sequence.T2W: t2w}, gland=gland)
+    tiny = tiny_study_spec("provicnet", "classification")
+    spec = with_preprocess(tiny, spacing_mm=(*tiny.preprocess.spacing_mm[:2], 3.0))
+
+    def network(t2w, hbv, adc, positions):
+        return np.array([[0, 0, 0, t2w[0, 1].mean()]], np.float32)
+
+    result = predict(case, a_bundle(spec), open_network=lambda _: FakeSession(network))
+    upright = gland.to_nearest_lps()
+    highest = int(np.flatnonzero(upright.array.any(axis=(1, 2))).max())
+    x, y, z = upright.geometry.to_index(result.decided_at_mm)
+    assert z == pytest.approx(highest, abs=0.2)
+    assert 0 < highest < 8
+    assert np.allclose((x, y), np.mean(np.argwhere(upright.array)[:, :0:-1], axis=0), atol=2)
+    notes = [note for note in result.provenance.notes if "most suspicious" in note]
+    assert len(notes) == 1
+    assert f"slice {highest + 1} of 9 of t2w, counted from the feet" in notes[0]
+    assert read_result(save_result(result, tmp_path / "r")).decided_at_mm == pytest.approx(result.decided_at_mm)
+
+
+def test_a_network_that_sees_the_whole_at_once_states_no_slice(a_case):
+    classes = with_preprocess("profound-classifier", patch=(16, 32, 40))
+    network = FakeSession(lambda x: np.zeros((1, len(classes.labels)), np.float32))
+    found = predict(a_case, a_bundle(classes), crop="center", open_network=lambda _: network)
+    assert found.decided_at_mm is None
+    assert not any("most suspicious" in note for note in found.provenance.notes)
 
 
 def test_a_result_states_the_grid_that_it_was_predicted_from(a_case, tmp_path):

@@ -259,6 +259,22 @@ def test_the_tile_of_the_classification_is_in_plain_words():
     assert facts(compare(CASE, a, b))[0] == ("0.70 / 0.30", "probability of clinically significant cancer, A / B")
 
 
+def test_the_slices_that_decide_the_classes_are_shown_with_their_numbers():
+    a, b = classification_pair()
+    grid = CASE["t2w"].geometry
+    assert grid.orientation == "LPS"
+    a, b = (replace(one, decided_at_mm=tuple(grid.to_world((3, 3, z)).tolist())) for one, z in ((a, 1), (b, 4)))
+    comparison = compare(CASE, a, b)
+    depth = grid.size[2]
+    assert ("2 / 5", f"slice of {depth} that decides, A / B") in facts(comparison)
+    assert [text for text, _ in key_images(build_scene(comparison))] == [
+        f"Slice 5 of {depth}: decides the classes of B"
+    ]
+    same = compare(CASE, a, replace(b, decided_at_mm=a.decided_at_mm))
+    assert key_images(build_scene(same)) == []
+    assert not any("decides" in what for _, what in facts(compare(CASE, *classification_pair())))
+
+
 def test_measures_inside_the_gland_come_first():
     comparison = compare(CASE, *translation_pair())
     assert [name for name, _ in measure_tables(comparison)[0].rows] == ["ADC synthetic, gland", "ADC synthetic"]

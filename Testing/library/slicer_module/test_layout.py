@@ -261,6 +261,15 @@ def test_without_a_disagreement_they_open_at_the_slice_that_differs_most(scene, 
     assert normal @ (ras_of(volume, (expected, 0, 0)) - middle) == pytest.approx(0, abs=1e-3)
 
 
+def test_a_single_classification_opens_at_the_slice_that_decides(views, side_by_side, run):
+    point = ras_of(run.about, (1, *PLACE[1:]))
+    run.arms[0].numbers["decided_at_mm"] = (point * (-1, -1, 1)).tolist()
+    side_by_side.show(run)
+    middle, normal = plane(views.slice_node(A))
+    assert normal @ (point - middle) == pytest.approx(0, abs=1e-3)
+    assert abs(normal @ (ras_of(run.about, PLACE) - middle)) > 1
+
+
 def test_without_a_comparison_they_open_in_the_middle_of_what_is_marked(views, side_by_side, run):
     side_by_side.show(run)
     middle, normal = plane(views.slice_node(A))

@@ -9,7 +9,7 @@ of them are shown again when the scene is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from xml.etree import ElementTree
 
@@ -36,20 +36,27 @@ _LPS_TO_RAS = (-1.0, -1.0, 1.0)
 
 
 def focusOf(run: RunInScene) -> Point:
-    """Where to go first: to the largest disagreement, else to the slice that differs most, else to the middle."""
+    """Where to go first: the largest disagreement, else the slice that differs most or decides, else the middle."""
     comparison = run.comparison or {}
     for disagreement in comparison.get("disagreements", ()):
-        x, y, z = (float(part * sign) for part, sign in zip(disagreement["center_mm"], _LPS_TO_RAS, strict=True))
-        return (x, y, z)
+        return _rasOf(disagreement["center_mm"])
     index = np.array([(n - 1) / 2 for n in run.about.GetImageData().GetDimensions()])
     if comparison.get("focus_slice") is not None:
         axis, isUp = _sliceAxis(run.about)
         last = run.about.GetImageData().GetDimensions()[axis] - 1
         slice_ = min(comparison["focus_slice"], last)
         index[axis] = slice_ if isUp else last - slice_
+    elif run.arms and run.arms[0].numbers.get("decided_at_mm"):  # earlier results lack it
+        return _rasOf(run.arms[0].numbers["decided_at_mm"])
     elif (marked := _marked(run)) is not None:
         return middleOf(marked)
     return _toWorld(run.about, index)
+
+
+def _rasOf(point_mm: Sequence[float]) -> Point:
+    """A point of a result, which states LPS."""
+    x, y, z = (float(part * sign) for part, sign in zip(point_mm, _LPS_TO_RAS, strict=True))
+    return (x, y, z)
 
 
 def middleOf(bounds: np.ndarray) -> Point:
