@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 UNCHANGED = ("adc-translation", "anatomy-segmentation", "classification", "super-resolution")
 DEFINITIONS = (
     "Measures and naive baseline are defined as they were when it was trained; see "
-    "[docs/training.md](../../../../docs/training.md#definitions-of-the-measures-now-and-in-the-shipped-numbers)."
+    "[docs/results.md](../../../../docs/results.md#definitions-of-the-measures-now-and-in-the-shipped-numbers)."
 )
 
 

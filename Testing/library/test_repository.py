@@ -13,7 +13,7 @@ import VFMTransferLib
 ROOT = Path(__file__).resolve().parents[2]
 MB = 1024 * 1024
 SOURCE_FILE = re.compile(r"`((?:[\w<>-]+/)*[\w<>-]+\.(?:py|schema\.json))`")
-MARKDOWN_LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+MARKDOWN_LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)]*))?\)")
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +66,23 @@ def test_the_base_install_brings_no_torch(project):
     assert not re.search(r"\b(torch|monai|onnx)\b", base)
 
 
-def test_links_in_the_documentation_lead_to_files(tracked_files):
-    pages = [path for path in tracked_files if path.suffix == ".md"]
-    broken = [
-        f"{page.relative_to(ROOT)}: {link}"
-        for page in pages
-        for link in MARKDOWN_LINK.findall(page.read_text(encoding="utf-8"))
-        if "://" not in link and not link.startswith("mailto:") and not (page.parent / link).exists()
-    ]
+def test_links_in_the_documentation_lead_to_files_and_headings(tracked_files):
+    pages = {path.resolve(): path.read_text(encoding="utf-8") for path in tracked_files if path.suffix == ".md"}
+    broken = []
+    for page, text in pages.items():
+        for link, heading in MARKDOWN_LINK.findall(text):
+            if "://" in link or link.startswith("mailto:"):
+                continue
+            target = (page.parent / link).resolve() if link else page
+            if not target.exists() or (heading and target in pages and heading not in headings(pages[target])):
+                broken.append(f"{page.relative_to(ROOT)}: {link}#{heading}")
     assert broken == []
+
+
+def headings(text: str) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    titles = re.findall(r"^#+ +(.+?) *$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
 
 
 def test_the_picture_of_the_rooms_is_what_the_code_gives():

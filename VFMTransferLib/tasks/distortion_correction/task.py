@@ -39,7 +39,7 @@ SLOW_MM, FAST_MM = 90.0, 45.0  # how fast the field varies that a shim leaves ov
 _READOUT_S, _SHIM_SLOW_HZ, _SHIM_FAST_HZ = 0.042, 18.0, 8.0  # of a scan that is distorted once
 _PER_MM2 = 1e-6
 _HALF = 0.5
-# Of the rule by which a correction is withheld; chosen on trials on three exams and on phantoms (docs/training.md).
+# Of the rule by which a correction is withheld; chosen on trials on three exams and on phantoms (docs/results.md).
 MIN_MATCH_GAIN, MIN_SHIFT_MM = 0.006, 0.7
 _MATCH_MM, _MATCH_SMOOTH_MM, _MATCH_BINS, _DARK = 12.0, 2.5, 24, 0.002
 _MIDDLE_MM = (35.0, 24.0)  # radius in plane and half the height around the middle of the T2w
