@@ -401,11 +401,17 @@ def dump(document: dict[str, Any]) -> str:
 def _read_document(folder: Path) -> dict[str, Any]:
     """The content of `metadata.json`, with the block `vfm_transfer` in it."""
     path = folder / METADATA
-    if not path.is_file():
-        raise BundleError(f"{folder} must be a bundle, but has no {METADATA}. Name the folder that contains configs/.")
     try:
-        document = parse_json(read_small(path))
-    except (OSError, ValueError) as error:
+        if not path.is_file():
+            raise BundleError(
+                f"{folder} must be a bundle, but has no {METADATA}. Name the folder that contains configs/."
+            )
+        content = read_small(path)
+    except OSError as error:
+        raise BundleError(f"{METADATA} must be readable, but is not ({error}). Check its permissions.") from error
+    try:
+        document = parse_json(content)
+    except ValueError as error:
         raise BundleError(f"{METADATA} must be JSON, but is not ({error}). Get the bundle again.") from error
     if not isinstance(document, dict) or "vfm_transfer" not in document:
         raise BundleError(

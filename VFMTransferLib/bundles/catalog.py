@@ -56,7 +56,10 @@ def require_user_folder() -> Path:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Bundles that can be read, the shipped ones first, each group by name; and folder → sentence for the others."""
+    """Bundles that can be read, the shipped ones first, each group by name; and folder → sentence for the others.
+
+    A whole folder of bundles that cannot be read is one of the others.
+    """
 
     bundles: tuple[Bundle, ...]
     broken: dict[Path, str]
@@ -66,7 +69,7 @@ def read_catalog() -> Catalog:
     """Read the metadata of every bundle on this machine."""
     bundles: list[Bundle] = []
     broken: dict[Path, str] = {}
-    for folder in _bundle_folders():
+    for folder in _bundle_folders(broken):
         try:
             bundles.append(read_bundle(folder))
         except BundleError as error:
@@ -175,16 +178,37 @@ def remove_bundle(name: str) -> Path:
     return folder
 
 
-def _bundle_folders() -> list[Path]:
-    folders = {folder.resolve(): folder for root in (shipped_folder(), user_folder()) for folder in _subfolders(root)}
+def _bundle_folders(unreadable: dict[Path, str] | None = None) -> list[Path]:
+    """The folders of all bundles; `unreadable` takes the folders of bundles that cannot be read, with reasons."""
+    folders: dict[Path, Path] = {}
+    for root in (shipped_folder(), user_folder()):
+        try:
+            folders |= {folder.resolve(): folder for folder in _subfolders(root)}
+        except BundleError as error:
+            if unreadable is not None and root is not None:
+                unreadable[root] = str(error)
     return list(folders.values())
 
 
 def _subfolders(root: Path | None) -> list[Path]:
-    """Folders in `root` that hold a bundle; those being written begin with a dot."""
-    if root is None or not root.is_dir():
-        return []
-    return sorted(f for f in root.iterdir() if not f.name.startswith(".") and (f / METADATA).is_file())
+    """Folders in `root` that hold a bundle; those being written begin with a dot. BundleError if unreadable."""
+    try:
+        if root is None or not root.is_dir():
+            return []
+        return sorted(f for f in root.iterdir() if not f.name.startswith(".") and _may_hold_bundle(f))
+    except OSError as error:
+        raise BundleError(
+            f"The folder of bundles must be readable, but is not ({error.strerror}). Check the path and its "
+            f"permissions, or set {FOLDER_VARIABLE} to another folder."
+        ) from error
+
+
+def _may_hold_bundle(folder: Path) -> bool:
+    """Whether it has a bundle's metadata, or cannot be looked into, which reading the bundle then states."""
+    try:
+        return (folder / METADATA).is_file()
+    except OSError:
+        return True
 
 
 def _name_of(folder: Path) -> str:

@@ -1,5 +1,7 @@
 """Finding bundles by name: shipped ones, the user's, and pairs of arms."""
 
+import sys
+
 import pytest
 from bundles import make_bundle
 
@@ -52,6 +54,31 @@ def test_a_broken_bundle_hides_no_other_and_has_the_reason(folders):
     assert "must be JSON" in broken_bundles()[bad]
     with pytest.raises(BundleError, match="must be JSON"):
         find_bundle("bad")
+
+
+def test_a_folder_of_bundles_that_cannot_be_read_hides_no_shipped_one(folders, tmp_path, monkeypatch):
+    """A name that no disk takes, which even the administrator cannot read."""
+    make_bundle(folders[0] / "gland")
+    unreadable = tmp_path / ("n" * 300)
+    with pytest.raises(OSError, match="name too long"):
+        unreadable.stat()
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(unreadable))
+    assert [bundle.name for bundle in list_bundles()] == ["gland"]
+    assert find_bundle("gland").name == "gland"
+    if sys.version_info < (3, 14):  # since then such a folder counts as one that is not there
+        assert "must be readable, but is not" in broken_bundles()[unreadable]
+        with pytest.raises(BundleError, match="must be readable, but is not"):
+            remove_bundle("gland")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a right there to make links")
+def test_a_bundle_that_cannot_be_looked_into_hides_no_other(folders):
+    make_bundle(folders[1] / "good")
+    (folders[1] / "bad").mkdir()
+    (folders[1] / "bad" / "configs").symlink_to("n" * 300)
+    assert [bundle.name for bundle in list_bundles()] == ["good"]
+    if sys.version_info < (3, 14):  # since then it counts as a folder without a bundle
+        assert "must be readable, but is not" in broken_bundles()[folders[1] / "bad"]
 
 
 def test_what_is_being_written_is_not_listed(folders):
