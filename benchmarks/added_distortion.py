@@ -30,7 +30,7 @@ from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import LabeledCase, MaskNames, Method
 from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_CORRECTED
 from VFMTransferLib.training.cases import read_labeled
-from VFMTransferLib.training.finetune import ValidationCases
+from VFMTransferLib.training.finetune import results_of
 
 TASK = "distortion-correction"
 MASKS = MaskNames(gland=("gland", "gland_taps", "gland_nc"))
@@ -64,7 +64,7 @@ def of_bundle(folder: Path) -> Method:
     network = load_network(bundle).eval()
 
     def method(labeled: LabeledCase) -> Result:
-        ((result, _),) = ValidationCases(bundle.spec, [labeled]).results(network)
+        ((result, _),) = results_of(network, bundle.spec, [labeled])
         return result
 
     return method

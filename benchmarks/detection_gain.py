@@ -22,7 +22,7 @@ from VFMTransferLib.study.run import run_cases, trained_run, training_config
 from VFMTransferLib.study.workspace import Workspace
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import CaseScore
-from VFMTransferLib.training.finetune import ValidationCases, averaged_network
+from VFMTransferLib.training.finetune import averaged_network, results_of
 
 TASK = "lesion-segmentation"
 DRAWS = 2000
@@ -58,8 +58,8 @@ def _scores(run: RunKey, config: StudyConfig, workspace: Workspace) -> list[Case
     """Candidates and lesions of each test phantom."""
     spec, cases = training_config(run, config).model, run_cases(run, config, workspace)
     network = averaged_network(trained_run(run, config, workspace), spec)
-    test = ValidationCases(spec, cases.select(cases.split.test))
-    return [TASKS[TASK].score(result, case) for result, case in test.results(network)]
+    results = results_of(network, spec, cases.select(cases.split.test))
+    return [TASKS[TASK].score(result, case) for result, case in results]
 
 
 def _gain(pairs: list[tuple[list[CaseScore], list[CaseScore]]]) -> str:

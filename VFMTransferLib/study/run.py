@@ -11,7 +11,9 @@ import json
 import math
 import shutil
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from ..core import __version__
 from ..core.decoding import to_json
 from ..core.errors import DatasetError
 from ..core.files import write_file
+from ..core.result import Result
 from ..core.terms import OnProgress
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec
@@ -30,14 +33,15 @@ from ..encoders.pretext import pretext_task
 from ..encoders.weights import load_encoder
 from ..phantom import VERSION
 from ..tasks import TASKS, Scores, score_results
+from ..tasks.base import LabeledCase, Method
 from ..tasks.training import Objective
 from ..training.finetune import (
     FinetuneConfig,
     Initialization,
-    ValidationCases,
     averaged_network,
     finetune,
     finetune_config,
+    results_of,
     start_run,
 )
 from ..training.loop import CHECKPOINT, Run, checkpoint_folder, read_checkpoint
@@ -74,11 +78,12 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
     test, real = cases.select(cases.split.test), [] if run.labelled_cases else real_cases(config, task, workspace)
     training: Run | None = None
     distances: list[DistanceRow] = []
+    results: Callable[[Iterable[LabeledCase]], Iterator[tuple[Result, LabeledCase]]]
     if run.is_trained:
         spec, training = training_config(run, config).model, trained_run(run, config, workspace, report)
         network = averaged_network(training, spec)
         report("measuring", 1.0)
-        on_test, on_real = (list(ValidationCases(spec, group).results(network)) for group in (test, real))
+        results = partial(results_of, network, spec)
         if run.needs is not None and not run.labelled_cases:  # how far features moved on the same cases for all tasks
             shared = feature_cases(shared_test_cases(config, task, workspace), spec)
             before = build_network(spec)
@@ -88,8 +93,11 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
     else:
         method = TASKS[task].methods().get(run.encoder)
         baseline = method or TASKS[task].naive_baseline(cases.select(cases.split.train))
-        on_test, on_real = ([(baseline(case), case) for case in group] for group in (test, real))
+        results = partial(_results_by, baseline)
+    on_test: Iterable[tuple[Result, LabeledCase]] = results(test)  # one by one, so that no memory is taken by many
+    on_real = list(results(real))
     if run.seed == config.seeds[0] and not run.labelled_cases:
+        on_test = list(on_test)
         shown = [(result, case) for result, case in on_real if case.case.id in config.shown]
         write_examples(workspace.folder, run.label, split_arm(run.arm)[0], [*on_test, *shown])
     scores = score_results(task, on_test)
@@ -108,6 +116,10 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
         curve,
         tuple(distances),
     )
+
+
+def _results_by(method: Method, cases: Iterable[LabeledCase]) -> Iterator[tuple[Result, LabeledCase]]:
+    return ((method(case), case) for case in cases)
 
 
 def _row_and_curve(

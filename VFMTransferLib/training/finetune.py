@@ -73,12 +73,25 @@ class ValidationCases:
 
     def results(self, network: nn.Module, fitted: DecodeOptions = _AS_IT_IS) -> Iterator[tuple[Result, LabeledCase]]:
         """Each result with its case; `fitted` holds what was fitted to the network's output."""
-        run = on_arrays(network)
-        for case, prepared in self.cases:
-            logits = infer(run, prepared, self.spec)
-            options = replace(fitted, phase_axis=case.phase_axis, gland=case.gland)
-            output = NetworkOutput(logits, prepared, case.case, self.spec, _SOURCE, options)
-            yield task_of(self.spec).decode(output), case
+        return _results(network, self.spec, self.cases, fitted)
+
+
+def results_of(
+    network: nn.Module, spec: ModelSpec, cases: Iterable[LabeledCase]
+) -> Iterator[tuple[Result, LabeledCase]]:
+    """Each result with its case, as of `ValidationCases`; a case is read when its turn comes, and none is held."""
+    return _results(network, spec, ((case, prepare_labeled(case, spec)) for case in cases), _AS_IT_IS)
+
+
+def _results(
+    network: nn.Module, spec: ModelSpec, cases: Iterable[tuple[LabeledCase, Prepared]], fitted: DecodeOptions
+) -> Iterator[tuple[Result, LabeledCase]]:
+    run = on_arrays(network)
+    for case, prepared in cases:
+        logits = infer(run, prepared, spec)
+        options = replace(fitted, phase_axis=case.phase_axis, gland=case.gland)
+        output = NetworkOutput(logits, prepared, case.case, spec, _SOURCE, options)
+        yield task_of(spec).decode(output), case
 
 
 @dataclass(frozen=True)

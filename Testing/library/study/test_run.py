@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -32,6 +33,8 @@ from VFMTransferLib.study.summary import summarize
 from VFMTransferLib.study.sweep import Sweep
 from VFMTransferLib.study.tables import read_result, read_rows, read_tables, write_result
 from VFMTransferLib.study.workspace import Workspace, shared_test_cases
+from VFMTransferLib.tasks import score_results
+from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.training.finetune import Initialization, initial_network
 from VFMTransferLib.training.loop import CHECKPOINT
 
@@ -222,6 +225,33 @@ def test_only_runs_whose_settings_changed_are_done_again(a_copy, tmp_path):
     assert any(not torch.equal(after[name], before[name]) for name in before)
     again = trained_run(run, sweep.config, sweep.workspace).average  # the finished run
     assert all(torch.equal(again[name], after[name]) for name in after)
+
+
+def test_test_cases_are_measured_one_by_one_and_not_held(tmp_path, monkeypatch):
+    """However many there are; a case of a study may take tens of megabytes."""
+    document = a_document(real=None)
+    document["phantoms"]["test"] = {"first_seed": 20, "count": 6}
+    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, document))
+    held = []
+
+    def cases_in_memory() -> int:
+        gc.collect()
+        return sum(type(thing) is LabeledCase for thing in gc.get_objects())
+
+    before = cases_in_memory()
+
+    def scoring(task, results):
+        def each():
+            for pair in results:
+                held.append(cases_in_memory() - before)
+                yield pair
+
+        return score_results(task, each())
+
+    monkeypatch.setattr(study_run, "score_results", scoring)
+    result = run_one(replace(SCRATCH, seed=1), sweep.config, sweep.workspace)
+    assert result.row.n_test_cases == len(held) == 6
+    assert max(held) <= 2
 
 
 @pytest.mark.parametrize("task", ["anatomy-segmentation", "adc-translation"])  # larger is better, and smaller
