@@ -25,7 +25,7 @@ BEGIN, END = "<!-- tables: python -m benchmarks.scale -->\n", "<!-- end of table
 
 GPUS = (1, 8, 64)
 STUDIES, TRAINING_STUDIES, VOLUMES = 5_000, 3_500, 22_000  # ProFound's pretraining; its split of 7:1:2
-SLICES, GLAND_SLICES = 20, 6  # of a case; those that a classifier of slices takes a step
+SLICES, GLAND_SLICES = 20, 2  # of a case; those that a classifier of slices is shown in a step (`SLICES_A_CASE`)
 MAE_EPOCHS, CONTRAST_EPOCHS, VIEW_EPOCHS, SLICE_EPOCHS = 800, 30, 100, 30
 ARMS, SEEDS = 2, 3
 

@@ -129,12 +129,16 @@ def counted() -> dict[str, Any]:
         autoencoder = MaskedAutoencoder(PROFOUND_ENCODER, DECODER_WIDTH)
         image, visible = torch.randn(1, 3, *PROFOUND_ENCODER.preprocess.patch), torch.ones(1, 1, 4, 14, 14)
         rows = {"mae": _row(autoencoder, lambda: autoencoder.loss(image, visible))}
-        for family in pretrained_families():
-            for task in TASKS:
-                spec = find_family(family).network_for(find_task(task), "published")
-                network, inputs = build_network(spec).eval(), _inputs(spec)
-                rows[f"{family} {task}"] = _row(network, lambda n=network, x=inputs: n(*x))
+    rows |= {f"{family} {task}": of_network(family, task) for family in pretrained_families() for task in TASKS}
     return {"forward_flop": {k: v[0] for k, v in rows.items()}, "parameters": {k: v[1] for k, v in rows.items()}}
+
+
+def of_network(family: str, task: str) -> tuple[int, int]:
+    """Operations and parameters of a task's network."""
+    spec = find_family(family).network_for(find_task(task), "published")
+    with torch.device("meta"):
+        network, inputs = build_network(spec).eval().to("meta"), _inputs(spec)  # buffers too
+        return _row(network, lambda: network(*inputs))
 
 
 def _row(network: nn.Module, forward: Callable[[], object]) -> tuple[int, int]:

@@ -47,9 +47,10 @@ def test_what_was_counted_is_still_so(scale):
     import torch
     from specs import MODELS, PROFOUND_ENCODER
 
-    from benchmarks.scale_measurements import DECODER_WIDTH, _inputs
+    from benchmarks.scale_measurements import DECODER_WIDTH, _inputs, of_network
     from VFMTransferLib.encoders import build_network
     from VFMTransferLib.encoders.profound.pretraining import MaskedAutoencoder
+    from VFMTransferLib.training.samples import SLICES_A_CASE
 
     recorded = json.loads(scale.RECORDED.read_text(encoding="utf-8"))
     with torch.device("meta"):
@@ -58,6 +59,10 @@ def test_what_was_counted_is_still_so(scale):
         assert [tuple(x.shape) for x in _inputs(MODELS["provicnet-fusion"])] == [(1, 3, 448, 448)] * 3 + [(1, 2)]
     for network, name in ((autoencoder, "mae"), (fusion, "provicnet lesion-segmentation")):
         assert sum(p.numel() for p in network.parameters()) == recorded["parameters"][name]
+    classifier = "provicnet classification"  # whose order of classes must come to the meta device too
+    counted = recorded["forward_flop"][classifier], recorded["parameters"][classifier]
+    assert of_network(*classifier.split()) == counted
+    assert scale.GLAND_SLICES == SLICES_A_CASE
 
 
 def test_a_gpus_seconds_by_hand(scale):
