@@ -53,6 +53,7 @@ COHORT_FORMAT = "vfm-transfer/cohort/1"
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 MIN_CASES = 2
+MAX_NAMED = 10
 NO_LESION_NOTE = "Neither network marked a lesion, which does not rule one out."
 _MAX_DRAWN = 2**21  # values that are held at once; how many changes no interval
 # Resampling few cases seldom shows how much they vary; the bound is this project's own.
@@ -349,10 +350,16 @@ class Cohort:
     rows: tuple[CohortRow, ...]
     seed: int
     confidence: float = CONFIDENCE
-    cautions: dict[str, dict[str, str]] = field(
-        default_factory=dict
-    )  # case → `Comparison.cautions`, where there are any
+    cautions: dict[str, dict[str, str]] = field(default_factory=dict)  # case → `Comparison.cautions`, if any
     caveats: tuple[str, ...] = ()  # of the networks, each sentence once
+    without_lesions: tuple[str, ...] = ()  # cases in which neither network marks one, of a task that finds lesions
+
+    @property
+    def no_lesion_note(self) -> str:
+        """A sentence on the cases without marks; empty where there are none."""
+        count, cases = len(self.without_lesions), len(self.case_ids)
+        named = ", ".join(self.without_lesions[:MAX_NAMED]) + (", …" if count > MAX_NAMED else "")
+        return f"In {count} of {cases} cases ({named}): {NO_LESION_NOTE}" if count else ""
 
 
 def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
@@ -364,6 +371,7 @@ def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
     case_ids: list[str] = []
     cautions: dict[str, dict[str, str]] = {}
     caveats: dict[str, None] = {}
+    without_lesions: list[str] = []
     tasks = set()
     values: dict[tuple[str, str, Between], dict[str, Measure]] = defaultdict(dict)
     for comparison in comparisons:
@@ -373,6 +381,7 @@ def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
         tasks.add(comparison.a.task)
         cautions |= {comparison.case.id: found} if (found := comparison.cautions) else {}
         caveats |= dict.fromkeys(comparison.caveats)
+        without_lesions += [comparison.case.id] if comparison.marks_no_lesion else []
         for one in comparison.measures:
             values[one.kind, one.subject, one.between][comparison.case.id] = one
     if len(tasks) > 1:
@@ -408,7 +417,14 @@ def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
             note=note,
         )
         rows.append(row)
-    return Cohort(tuple(case_ids), tuple(rows), seed, cautions=cautions, caveats=tuple(caveats))
+    return Cohort(
+        tuple(case_ids),
+        tuple(rows),
+        seed,
+        cautions=cautions,
+        caveats=tuple(caveats),
+        without_lesions=tuple(without_lesions),
+    )
 
 
 def _interval(values: np.ndarray, seed: int) -> tuple[float, float, str]:
@@ -455,6 +471,7 @@ def cohort_document(cohort: Cohort) -> dict[str, Any]:
         "seed": cohort.seed,
         "cautions": cohort.cautions,
         "caveats": list(cohort.caveats),
+        "without_lesions": list(cohort.without_lesions),
         "rows": [{key: _finite(value) for key, value in asdict(row).items()} for row in cohort.rows],
     }
 

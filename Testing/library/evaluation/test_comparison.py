@@ -287,6 +287,24 @@ def test_a_comparison_in_which_nothing_is_marked_does_not_rule_a_lesion_out():
     assert sentence not in compare(a_case(), empty, empty).notes
 
 
+def test_a_cohort_names_the_cases_without_any_mark():
+    a, b = lesion_pair()
+    nothing = [
+        replace(one, labels=one.labels.with_array(np.zeros_like(one.labels.array)), lesions=()) for one in (a, b)
+    ]
+    each = []
+    for number, pair in enumerate([(a, b), *12 * [nothing], (a, nothing[1])]):
+        case = replace(a_case(), id=f"case-{number:02}")
+        each.append(compare(case, *(replace(one, case_id=case.id) for one in pair)))
+    cohort = compare_cohort(each)
+    assert cohort_document(cohort)["without_lesions"] == [f"case-{number:02}" for number in range(1, 13)]
+    named = ", ".join(f"case-{number:02}" for number in range(1, 11))
+    sentence = "Neither network marked a lesion, which does not rule one out."
+    assert cohort.no_lesion_note == f"In 12 of 14 cases ({named}, …): {sentence}"
+    assert compare_cohort(each[:1]).no_lesion_note == ""
+    assert compare_cohort(cohort_of(2)).no_lesion_note == ""
+
+
 def test_a_noisy_difference_lists_its_largest_regions_and_counts_all(tmp_path: Path):
     noise = (np.random.default_rng(0).random(T2W_GRID.shape) < 0.2).astype(np.uint8)
     b = anatomy("scratch", zones() * (1 - noise))
