@@ -167,16 +167,22 @@ def is_writable(folder: Path) -> bool:
 
 def without_folders(text: str) -> str:
     """A message with each path in it cut down to the file's name: folders may bear the user's name, and are long."""
-    home = home_folder()
+    home = _own_home()
     return _FOLDERS.sub("", text if home is None else text.replace(str(home), "~"))
 
 
 def without_home(path: Path) -> str:
     """The path with the home folder, which bears the user's name, as `~`."""
-    home = home_folder()
+    home = _own_home()
     if home is None or not path.absolute().is_relative_to(home):
         return str(path)
     return str(Path("~") / path.absolute().relative_to(home))
+
+
+def _own_home() -> Path | None:
+    """The home folder, unless it is the root, as of a service: that bears no name."""
+    home = home_folder()
+    return None if home is None or home == home.parent else home
 
 
 def _output(command: list[str]) -> str:

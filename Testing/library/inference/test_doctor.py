@@ -18,6 +18,7 @@ from VFMTransferLib.core.machine import (
     free_disk_gb,
     is_half_installed,
     without_folders,
+    without_home,
 )
 from VFMTransferLib.inference import doctor
 from VFMTransferLib.inference.doctor import clash, describe, inspect
@@ -195,3 +196,10 @@ def test_where_nothing_is_installed_doctor_still_speaks(tmp_path):
 def test_an_error_names_files_without_their_folders(text, said, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "Max Muster"))
     assert without_folders(text.format(home=tmp_path / "Max Muster")) == said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no root")
+def test_a_home_at_the_root_is_no_name(monkeypatch):
+    monkeypatch.setenv("HOME", "/")
+    assert without_folders("OSError: 1/2 of /opt/a.so is missing") == "OSError: 1/2 of a.so is missing"
+    assert without_home(Path("/opt/bundles")) == "/opt/bundles"
