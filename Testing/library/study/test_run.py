@@ -227,11 +227,9 @@ def test_only_runs_whose_settings_changed_are_done_again(a_copy, tmp_path):
     assert all(torch.equal(again[name], after[name]) for name in after)
 
 
-def test_test_cases_are_measured_one_by_one_and_not_held(tmp_path, monkeypatch):
+def test_test_cases_are_measured_one_by_one_and_not_held(a_copy, monkeypatch):
     """However many there are; a case of a study may take tens of megabytes."""
-    document = a_document(real=None)
-    document["phantoms"]["test"] = {"first_seed": 20, "count": 6}
-    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, document))
+    sweep = prepared_sweep(a_copy, resume=True)
     held = []
 
     def cases_in_memory() -> int:
@@ -250,7 +248,7 @@ def test_test_cases_are_measured_one_by_one_and_not_held(tmp_path, monkeypatch):
 
     monkeypatch.setattr(study_run, "score_results", scoring)
     result = run_one(replace(SCRATCH, seed=1), sweep.config, sweep.workspace)
-    assert result.row.n_test_cases == len(held) == 6
+    assert result.row.n_test_cases == len(held) == 3
     assert max(held) <= 2
 
 
