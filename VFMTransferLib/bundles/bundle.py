@@ -408,7 +408,9 @@ def _read_document(folder: Path) -> dict[str, Any]:
             )
         content = read_small(path)
     except OSError as error:
-        raise BundleError(f"{METADATA} must be readable, but is not ({error}). Check its permissions.") from error
+        raise BundleError(
+            f"{METADATA} must be readable, but is not ({error.strerror}). Check its permissions."
+        ) from error
     try:
         document = parse_json(content)
     except ValueError as error:

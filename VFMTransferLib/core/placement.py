@@ -16,7 +16,7 @@ from scipy import ndimage
 from .case import Case
 from .errors import ImageError
 from .terms import Label
-from .volume import Geometry, IntTriple, Volume, marked_voxels
+from .volume import Geometry, IntTriple, Triple, Volume, marked_voxels
 
 GAUSSIAN_SIGMA = 0.125
 SMALLEST_WEIGHT = 1e-3
@@ -80,7 +80,7 @@ class Prepared:
         (z, y, x), (depth, height, width) = self.box
         return self.geometry.crop((x, y, z), (width, height, depth))
 
-    def center_mm(self, start: IntTriple) -> tuple[float, float, float]:
+    def center_mm(self, start: IntTriple) -> Triple:
         """Center of the window from `start`, LPS."""
         x, y, z = self.geometry.to_world(np.add(start, np.subtract(self.patch, 1) / 2)[::-1]).tolist()
         return (x, y, z)

@@ -53,8 +53,8 @@ COHORT_FORMAT = "vfm-transfer/cohort/1"
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 MIN_CASES = 2
-MAX_NAMED = 10
 NO_LESION_NOTE = "Neither network marked a lesion, which does not rule one out."
+_MAX_NAMED = 10  # cases in a sentence
 _MAX_DRAWN = 2**21  # values that are held at once; how many changes no interval
 # Resampling few cases seldom shows how much they vary; the bound is this project's own.
 FEW_CASES = 10
@@ -358,7 +358,7 @@ class Cohort:
     def no_lesion_note(self) -> str:
         """A sentence on the cases without marks; empty where there are none."""
         count, cases = len(self.without_lesions), len(self.case_ids)
-        named = ", ".join(self.without_lesions[:MAX_NAMED]) + (", …" if count > MAX_NAMED else "")
+        named = ", ".join(self.without_lesions[:_MAX_NAMED]) + (", …" if count > _MAX_NAMED else "")
         return f"In {count} of {cases} cases ({named}): {NO_LESION_NOTE}" if count else ""
 
 

@@ -229,7 +229,12 @@ def _class_facts(comparison: Comparison) -> list[tuple[str, str]]:
     decided = [one.decided_at_mm for one in (comparison.a, comparison.b)]
     if any(decided):
         of_each = ("–" if at is None else str(comparison.geometry.nearest_voxel(at)[2] + 1) for at in decided)
-        found.append((" / ".join(of_each), f"slice of {comparison.geometry.size[2]} that decides, A / B"))
+        found.append(
+            (
+                " / ".join(of_each),
+                f"most suspicious slice of {comparison.geometry.size[2]}, A / B; its classes are the case's",
+            )
+        )
     distance = _shown(comparison, "total_variation", ALL_CLASSES, Between.A_B)
     found.append((distance, "total variation distance, 0 to 1"))
     if comparison.true_class is not None:

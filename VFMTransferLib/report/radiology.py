@@ -54,7 +54,7 @@ def key_images(scene: Scene) -> list[tuple[str, str]]:
     """
     chosen = {scene.focus_slice: ""}
     if (decided_at := scene.comparison.b.decided_at_mm) is not None:
-        chosen.setdefault(scene.display.index_of(decided_at)[2], "decides the classes of B")
+        chosen.setdefault(scene.display.index_of(decided_at)[2], "most suspicious for B")
     for who, lesion in sorted(_lesions(scene.comparison), key=lambda found: -found[1].volume_ml):
         chosen.setdefault(scene.display.index_of(lesion.center_mm)[2], f"lesion {who.upper()}{lesion.index}")
     differing = strip(scene)

@@ -79,6 +79,7 @@ def test_a_bundle_that_cannot_be_looked_into_hides_no_other(folders):
     assert [bundle.name for bundle in list_bundles()] == ["good"]
     if sys.version_info < (3, 14):  # since then it counts as a folder without a bundle
         assert "must be readable, but is not" in broken_bundles()[folders[1] / "bad"]
+        assert str(folders[1]) not in broken_bundles()[folders[1] / "bad"]  # reports must name no folders
 
 
 def test_what_is_being_written_is_not_listed(folders):

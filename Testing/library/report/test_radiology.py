@@ -266,13 +266,11 @@ def test_the_slices_that_decide_the_classes_are_shown_with_their_numbers():
     a, b = (replace(one, decided_at_mm=tuple(grid.to_world((3, 3, z)).tolist())) for one, z in ((a, 1), (b, 4)))
     comparison = compare(CASE, a, b)
     depth = grid.size[2]
-    assert ("2 / 5", f"slice of {depth} that decides, A / B") in facts(comparison)
-    assert [text for text, _ in key_images(build_scene(comparison))] == [
-        f"Slice 5 of {depth}: decides the classes of B"
-    ]
+    assert ("2 / 5", f"most suspicious slice of {depth}, A / B; its classes are the case's") in facts(comparison)
+    assert [text for text, _ in key_images(build_scene(comparison))] == [f"Slice 5 of {depth}: most suspicious for B"]
     same = compare(CASE, a, replace(b, decided_at_mm=a.decided_at_mm))
     assert key_images(build_scene(same)) == []
-    assert not any("decides" in what for _, what in facts(compare(CASE, *classification_pair())))
+    assert not any("suspicious" in what for _, what in facts(compare(CASE, *classification_pair())))
 
 
 def test_measures_inside_the_gland_come_first():
