@@ -343,7 +343,7 @@ class Task(ABC):
         """Further numbers of a case for the study's tables, from which statistics can be computed again."""
         return {}
 
-    def fit_calibration(self, cases: Sequence[CaseScore]) -> Calibration | None:
+    def fit_calibration(self, cases: Iterable[CaseScore]) -> Calibration | None:
         """The calibration that validation cases of an uncalibrated network ask for; None without cases or classes."""
         return None
 

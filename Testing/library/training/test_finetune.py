@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,16 +16,17 @@ from VFMTransferLib.core.errors import CheckpointError, DatasetError
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.weights import encoder_parameters, encoder_weights
-from VFMTransferLib.tasks import Scores
+from VFMTransferLib.tasks import Scores, score_case, score_results
+from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.tasks.training import Objective, collate
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
-from VFMTransferLib.training.cases import LabeledDataset, Split
+from VFMTransferLib.training.cases import LabeledDataset, LazyCases, Split
 from VFMTransferLib.training.finetune import (
     Initialization,
-    ValidationCases,
     averaged_network,
     finetune,
     initial_network,
+    results_of,
 )
 from VFMTransferLib.training.loop import CHECKPOINT, Schedule
 from VFMTransferLib.training.samples import CropSamples, samples_of
@@ -132,9 +135,41 @@ def test_with_patience_validation_ends_a_run(tmp_path, monkeypatch):
     config = tiny_config(steps=20, measure_every=1, split=Split(("case-0", "case-1"), ("case-2",)))
     config = replace(config, schedule=replace(config.schedule, patience=0.1))
     told = iter([0.5, 0.4, 0.4, *[0.6] * 20])
-    monkeypatch.setattr(ValidationCases, "scores", lambda *_: Scores("anatomy-segmentation", (), {"dice": next(told)}))
+    scores = lambda *_: Scores("anatomy-segmentation", (), {"dice": next(told)})  # noqa: E731
+    monkeypatch.setattr("VFMTransferLib.training.finetune.score_results", scores)
     run = finetune(config, tiny_dataset(), tmp_path)
     assert (run.plateau, run.step, run.ended) == (3, 7, "plateau")
+
+
+def test_cases_that_validate_are_read_in_their_turn_and_not_held(tmp_path):
+    """However many there are; and one that is unfit is an error before the first step."""
+    held = []
+
+    def read(seed: int) -> LabeledCase:
+        gc.collect()
+        held.append(sum(type(thing) is LabeledCase for thing in gc.get_objects()) - before)
+        return tiny_labeled_case(seed)
+
+    names = tuple(f"case-{seed}" for seed in range(6))
+    cases = LazyCases({name: (name, partial(read, seed)) for seed, name in enumerate(names)})
+    config = tiny_config(split=Split(names[:1], names[1:]))
+    gc.collect()
+    before = sum(type(thing) is LabeledCase for thing in gc.get_objects())
+    run = finetune(config, LabeledDataset(config.split, cases), tmp_path / "run")
+    assert [entry["step"] for entry in run.history] == [2, 4]
+    assert len(held) >= 1 + 3 * 5  # once before the first step, and at each measurement
+    assert max(held) <= 2
+
+    def unfit(_line, _share):
+        pytest.fail("A step was made.")
+
+    broken = LazyCases({name: (name, partial(read, 0)) for name in names[:5]} | {names[5]: (names[5], _raise)})
+    with pytest.raises(DatasetError, match="unfit"):
+        finetune(config, LabeledDataset(config.split, broken), tmp_path / "broken", on_progress=unfit)
+
+
+def _raise() -> LabeledCase:
+    raise DatasetError("unfit")
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
@@ -181,8 +216,8 @@ def test_missing_cases_are_named(tmp_path):
 def test_training_learns_a_bright_ellipsoid(tmp_path):
     config = tiny_config(steps=60, split=Split(("case-0", "case-1")), drop_path=0.0, measure_every=60)
     run = finetune(config, tiny_dataset(), tmp_path)
-    unseen = ValidationCases(config.model, [tiny_labeled_case(8)])
-    assert unseen.scores(averaged_network(run, config.model)).cohort["dice"] > 0.6
+    results = results_of(averaged_network(run, config.model), config.model, [tiny_labeled_case(8)])
+    assert score_results("anatomy-segmentation", results).cohort["dice"] > 0.6
 
 
 def test_a_network_with_zones_trains_on_the_gland_alone(tmp_path):
@@ -285,6 +320,6 @@ def test_a_stopped_run_of_slices_ends_as_an_unbroken_one(tmp_path):
 def test_a_network_is_validated_as_a_user_predicts(family, task):
     config = tiny_study_config(family, task)
     network = initial_network(config, None).eval()
-    scores = ValidationCases(config.model, [a_study(task)]).scores(network)
-    assert scores.task == task
-    assert scores.cases[0].values
+    ((result, labeled),) = results_of(network, config.model, [a_study(task)])
+    assert result.task == task
+    assert score_case(result, labeled).values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -139,8 +139,9 @@ class Classification(Task):
         """The answer and the truth."""
         return {"p_cspca": significant(score.probabilities), "is_cspca": float(score.is_significant)}
 
-    def fit_calibration(self, cases: Sequence[CaseScore]) -> Calibration | None:
+    def fit_calibration(self, cases: Iterable[CaseScore]) -> Calibration | None:
         """By their class, or by csPCa alone where that is all that is known."""
+        cases = list(cases)
         if not cases:
             return None
         names = list(cases[0].probabilities)

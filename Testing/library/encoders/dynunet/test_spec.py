@@ -11,14 +11,14 @@ from study_examples import a_study, tiny_study_config, tiny_study_spec
 
 from VFMTransferLib.encoders import build_network, find_family
 from VFMTransferLib.encoders.weights import parameter_count
-from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks import TASKS, score_case
 from VFMTransferLib.training.cases import LabeledDataset
 from VFMTransferLib.training.finetune import (
     Initialization,
-    ValidationCases,
     averaged_network,
     finetune,
     initial_network,
+    results_of,
 )
 
 
@@ -39,7 +39,8 @@ def test_it_is_trained_and_validated_by_the_same_engine(tmp_path, task):
     cases = {study.case.id: study for study in (a_study(task, 0), a_study(task, 1))}
     run = finetune(config, LabeledDataset(config.split, cases), tmp_path)
     network = averaged_network(run, config.model)
-    assert ValidationCases(config.model, [a_study(task)]).scores(network).cases[0].values
+    ((result, labeled),) = results_of(network, config.model, [a_study(task)])
+    assert score_case(result, labeled).values
 
 
 def test_it_has_no_pretrained_arm_and_no_twin_of_slices():
