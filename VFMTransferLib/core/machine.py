@@ -28,9 +28,11 @@ _TIMEOUT_S = 10
 _WINDOWS_QUERY = 0x0410  # PROCESS_QUERY_INFORMATION and PROCESS_VM_READ
 _GPU_QUERY = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
 
-# Drive or home or root, then folders, as far as no quote or colon ends them; spaces may be within their names.
+# Drive or home or root, then folders, as far as no quote or colon ends them; spaces may be within their names, and
+# apostrophes between letters (O'Brien).
 _FOLDERS = re.compile(
-    r"(?:(?<![\w.])[A-Za-z]:|~|(?<![\w.:/]))[\\/](?:[^\\/\s'\":](?:[^\\/\n'\":]*[^\\/\s'\":])?[\\/])+"
+    r"(?:(?<![\w.])[A-Za-z]:|~|(?<![\w.:/]))[\\/]"
+    r"(?:[^\\/\s'\":](?:(?:[^\\/\n'\":]|(?<=\w)'(?=\w))*[^\\/\s'\":])?[\\/])+"
 )
 
 
