@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,8 +45,7 @@ def trace(tmp_path_factory) -> Iterator:
     except ImportError:
         yield None
         return
-    own = tmp_path_factory.getbasetemp()
-    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own  # of all processes
+    folder = of_all_processes(tmp_path_factory)
     original = onnx_export._traced
 
     def trace_once(network, spec, for_processors):
@@ -63,6 +63,51 @@ def trace(tmp_path_factory) -> Iterator:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_export, "_traced", trace_once)
         yield original
+
+
+@pytest.fixture(scope="session", autouse=True)
+def phantoms_made_once(tmp_path_factory) -> Iterator[None]:
+    """Equal phantoms of a `PhantomStore` are made once, whichever process of the tests does it, and copied after that.
+
+    The name of a phantom's file changes with anything that decides it.
+    """
+    from VFMTransferLib.phantom import PhantomStore, phantom
+
+    folder = of_all_processes(tmp_path_factory) / "phantoms"
+    folder.mkdir(exist_ok=True)
+    original, make_phantom = PhantomStore.make_missing, phantom.make_phantom
+
+    def make_missing(store, seeds, on_progress=None):
+        if phantom.make_phantom is not make_phantom:  # a test makes others
+            original(store, seeds, on_progress)
+            return
+        seeds = list(seeds)
+        own = {store.name_of(seed): store.folder / store.name_of(seed) for seed in seeds}
+        for name, path in own.items():
+            if (folder / name).is_file() and not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                copy_whole(folder / name, path)
+        missing = [name for name, path in own.items() if not path.is_file()]
+        original(store, seeds, on_progress)
+        for name in missing:
+            copy_whole(own[name], folder / name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PhantomStore, "make_missing", make_missing)
+        yield
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Another process sees all of it or nothing; no link, since tests damage such files."""
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copyfile(source, part)
+    part.replace(target)
+
+
+def of_all_processes(tmp_path_factory) -> Path:
+    """A folder that all processes of one run of the tests share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
