@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -478,11 +479,13 @@ def _even_gap_mm(ordered: Sequence[Header], label: str) -> float:
     positions = np.array([h.position_mm for h in ordered])
     along = positions @ ordered[0].normal
     gaps = np.diff(along)
-    if gaps.min() < SAME_POSITION_MM:
-        count = int((gaps < SAME_POSITION_MM).sum())
+    repeated = [pair for pair, apart in zip(pairwise(ordered), gaps, strict=True) if apart < SAME_POSITION_MM]
+    if repeated:
+        what = "acquisitions, echoes or directions). Split the series, or select another one."
+        if all(one.instance_uid and one.instance_uid == other.instance_uid for one, other in repeated):
+            what = "one instance in two files that differ). Keep one file of each."
         raise GeometryError(
-            f"{label} must have one slice at each position, but positions repeat: {count} (acquisitions, echoes or "
-            "directions). Split the series, or select another one."
+            f"{label} must have one slice at each position, but positions repeat: {len(repeated)} ({what}"
         )
     gap = float(np.median(gaps))
     uneven = np.abs(gaps - gap) > GAP_TOLERANCE * gap

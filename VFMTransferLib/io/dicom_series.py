@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import logging
 import re
@@ -117,6 +118,7 @@ class Header:
     path: Path
     study_uid: str
     series_uid: str
+    instance_uid: str
     number: str
     description: str
     modality: str
@@ -167,6 +169,7 @@ class _LostSlice:
 def read_headers(paths: Iterable[Path]) -> list[Header]:
     """Headers of the files that are images in space; reports, presentation states and the like stay out.
 
+    Of files with equal bytes, as where an exam was copied into a folder twice, the first one counts.
     What lacks a slice of MR, or has one that is truncated or damaged, bears that as `damage`: only who stacks it cares.
 
     Raises:
@@ -187,6 +190,7 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
                 if header.pixels is None:
                     start_reader()  # ready when all headers are read
                 headers.append(header)
+    headers = _without_copies(headers)
     damages = {header.series_uid: header.damage for header in headers if header.damage}
     known = {header.series_uid for header in headers}
     for slice_ in lost:
@@ -194,6 +198,17 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
             raise ImageError(slice_.damage)
         damages.setdefault(slice_.series_uid, slice_.damage)
     return [replace(h, damage=damages[h.series_uid]) if h.series_uid in damages else h for h in headers]
+
+
+def _without_copies(headers: Sequence[Header]) -> list[Header]:
+    kept: list[Header] = []
+    alike: dict[object, list[Path]] = {}
+    for header in headers:
+        others = alike.setdefault((header.series_uid, header.instance_uid, header.position_mm), [])
+        if not any(filecmp.cmp(header.path, other, shallow=False) for other in others):
+            kept.append(header)
+            others.append(header.path)
+    return kept
 
 
 def count_without_place(paths: Iterable[Path]) -> int:
@@ -329,6 +344,7 @@ def _header(path: Path, dataset: Dataset, offset: int) -> Header | None:
         path=path,
         study_uid=_text(dataset, "StudyInstanceUID"),
         series_uid=_text(dataset, "SeriesInstanceUID"),
+        instance_uid=_text(dataset, "SOPInstanceUID"),
         number=_text(dataset, "SeriesNumber"),
         description=description,
         modality=_text(dataset, "Modality"),

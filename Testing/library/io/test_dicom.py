@@ -1,3 +1,5 @@
+import shutil
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -351,6 +353,32 @@ def test_slices_that_make_no_volume_are_refused(tmp_path, change, problem):
     written(tmp_path, change)
     with pytest.raises(GeometryError, match=problem):
         read_case(tmp_path)
+
+
+def _store_an_instance_twice(datasets):
+    copy = deepcopy(datasets[3])
+    copy.PixelData = copy.PixelData[::-1]
+    datasets.append(copy)
+
+
+def test_two_files_of_one_instance_that_differ_are_named_so(tmp_path):
+    written(tmp_path, _store_an_instance_twice)
+    message = r"positions repeat: 1 \(one instance in two files that differ\)\. Keep one file of each\."
+    with pytest.raises(GeometryError, match=message):
+        read_case(tmp_path)
+
+
+def test_files_that_were_copied_into_the_folder_count_once(tmp_path):
+    for series in (t2w_series(), adc_series(), trace_series(800)):
+        series.write(tmp_path / "exam")
+    expected = read_case(tmp_path / "exam")
+    shutil.copytree(tmp_path / "exam", tmp_path / "exam" / "copy")
+    found = read_case(tmp_path / "exam")
+    assert found.volumes.keys() == expected.volumes.keys() == {"t2w", "adc", "hbv"}
+    assert found.notes == expected.notes
+    for sequence, volume in expected.volumes.items():
+        assert found[sequence].geometry == volume.geometry
+        np.testing.assert_array_equal(found[sequence].array, volume.array)
 
 
 @pytest.mark.parametrize("index", [0, 3, 6])
