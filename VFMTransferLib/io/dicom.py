@@ -481,12 +481,10 @@ def _even_gap_mm(ordered: Sequence[Header], label: str) -> float:
     gaps = np.diff(along)
     repeated = [pair for pair, apart in zip(pairwise(ordered), gaps, strict=True) if apart < SAME_POSITION_MM]
     if repeated:
-        what = "acquisitions, echoes or directions). Split the series, or select another one."
+        found = f"{label} must have one slice at each position, but positions repeat: {len(repeated)}"
         if all(one.instance_uid and one.instance_uid == other.instance_uid for one, other in repeated):
-            what = "one instance in two files that differ). Keep one file of each."
-        raise GeometryError(
-            f"{label} must have one slice at each position, but positions repeat: {len(repeated)} ({what}"
-        )
+            raise GeometryError(f"{found} (one instance in two files that differ). Keep one file of each.")
+        raise GeometryError(f"{found} (acquisitions, echoes or directions). Split the series, or select another one.")
     gap = float(np.median(gaps))
     uneven = np.abs(gaps - gap) > GAP_TOLERANCE * gap
     if uneven.any():

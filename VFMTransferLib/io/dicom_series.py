@@ -201,6 +201,7 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
 
 
 def _without_copies(headers: Sequence[Header]) -> list[Header]:
+    """The first of files with equal bytes; only files of one instance at one place are compared."""
     kept: list[Header] = []
     alike: dict[object, list[Path]] = {}
     for header in headers:
