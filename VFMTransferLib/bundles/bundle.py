@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from ..core.decoding import Limits, from_json, parse_json
 from ..core.errors import BundleError, ChecksumError, OutputError
 from ..core.files import OF_FILE_BROWSERS, atomic_file, atomic_folder, file_sha256, open_regular, read_small
-from ..core.terms import RESEARCH_USE, Arm, Code
+from ..core.terms import RESEARCH_USE, Arm, Code, is_phantom_name
 from ..encoders.base import ModelSpec
 from ..metrics.calibration import Calibration
 from ..metrics.operating_point import OperatingPoint
@@ -147,6 +147,18 @@ class Bundle:
     @property
     def card_path(self) -> Path:
         return self.folder / "docs" / "README.md"
+
+    def was_trained_on(self, case_id: str) -> bool:
+        """Whether a case of that name trained the network, or validated it, as far as the metadata state.
+
+        Not of phantoms, of which each range has one of a name.
+        """
+        split: object = self.training
+        for key in ("config", "split"):
+            split = split.get(key) if isinstance(split, dict) else None  # free JSON
+        if not isinstance(split, dict) or is_phantom_name(case_id):
+            return False
+        return any(isinstance(names := split.get(part), list) and case_id in names for part in ("train", "validation"))
 
 
 def read_bundle(folder: Path | str) -> Bundle:

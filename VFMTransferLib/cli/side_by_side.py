@@ -58,8 +58,8 @@ def compare_cases(args: argparse.Namespace, on_progress: OnProgress) -> tuple[di
             cohort = compare_cohort(comparison for comparison, _ in compared)
             save_cohort(cohort, folder)
             warnings = [line for case, cautions in cohort.cautions.items() for line in warning_lines(cautions, case)]
-            notes = [*dict.fromkeys(f"Note: {row.note}." for row in cohort.rows if row.note), cohort.no_lesion_note]
-            lines = [*warnings, *map(row_text, cohort.rows), *filter(None, notes), *cohort.caveats, str(args.output)]
+            notes = [*dict.fromkeys(f"Note: {row.note}." for row in cohort.rows if row.note), *cohort.notes]
+            lines = [*warnings, *map(row_text, cohort.rows), *notes, *cohort.caveats, str(args.output)]
             return cohort_document(cohort), lines
         comparison, page = next(_compared(args, pair, lambda case_id: folder, on_progress))
         lines = warning_lines(comparison.cautions)

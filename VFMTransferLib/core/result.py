@@ -9,6 +9,11 @@ import numpy as np
 from .measurements import DiceEstimate, GlandMeasurements, QualityCriterion
 from .volume import Geometry, Volume
 
+TRAINED_NOTE = (
+    "A case of this name is among those that this network was trained or validated on. If it is this exam, the result "
+    "is better than on others."
+)
+
 
 @dataclass(frozen=True)
 class Lesion:
@@ -86,6 +91,11 @@ class Provenance:
     caveats: tuple[str, ...] = ()
     min_confidence: float | None = None
     gland_sha256: str | None = None
+
+    @property
+    def was_trained_on_name(self) -> bool:
+        """Whether a case of the result's name trained the network, as far as its bundle states."""
+        return TRAINED_NOTE in self.notes
 
     def with_notes(self, *notes: str) -> Provenance:
         return replace(self, notes=(*self.notes, *notes))

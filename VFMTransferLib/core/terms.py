@@ -14,6 +14,19 @@ OnProgress = Callable[[str, float], None]
 """Called with what is being done, and the part of the whole that is done (0 to 1); what it raises stops the work."""
 
 
+_PHANTOM = "phantom-"
+
+
+def phantom_name(seed: int) -> str:
+    """Identifier of the phantom of a seed; each range has one of that name."""
+    return f"{_PHANTOM}{seed:04d}"
+
+
+def is_phantom_name(case_id: str) -> bool:
+    """Whether a case is called as a phantom is."""
+    return case_id.startswith(_PHANTOM) and case_id.removeprefix(_PHANTOM).isdecimal()
+
+
 class Sequence(StrEnum):
     """One kind of image of a multiparametric prostate exam."""
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..core.case import Case
 from ..core.errors import BundleError, ImageError
 from ..core.files import atomic_file, spreadsheet_row, writing
-from ..core.result import Result
+from ..core.result import TRAINED_NOTE, Result
 from ..core.terms import RESEARCH_USE, Label
 from ..core.volume import Geometry, Volume
 from ..inference.estimate import with_agreement
@@ -54,6 +54,9 @@ RESAMPLES = 9999
 CONFIDENCE = 0.95
 MIN_CASES = 2
 NO_LESION_NOTE = "Neither network marked a lesion, which does not rule one out."
+COHORT_TRAINED_NOTE = (
+    "A case of this name trained or validated a network. Means over all cases are too good where it is the same exam."
+)
 _MAX_NAMED = 10  # cases in a sentence
 _MAX_DRAWN = 2**21  # values that are held at once; how many changes no interval
 # Resampling few cases seldom shows how much they vary; the bound is this project's own.
@@ -100,6 +103,11 @@ class Comparison:
         """Whether neither network of a task that finds lesions marks any."""
         segments = self.segments
         return self.task.finds_lesions and segments is not None and not (segments.a.any() or segments.b.any())
+
+    @property
+    def was_trained_on_name(self) -> bool:
+        """Whether a case of this name trained a network of the pair, as far as the bundles state."""
+        return self.a.provenance.was_trained_on_name or self.b.provenance.was_trained_on_name
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -154,7 +162,8 @@ def compare(
     else:
         found = _compare_classifications(case, a, b, reference)
     nothing = (NO_LESION_NOTE,) if found.marks_no_lesion else ()
-    return replace(found, notes=(*found.caveats, *nothing, *found.notes))
+    trained = (TRAINED_NOTE,) if found.was_trained_on_name else ()
+    return replace(found, notes=(*found.caveats, *trained, *nothing, *found.notes))
 
 
 def _require_case(case: Case, a: Result, b: Result) -> None:
@@ -353,13 +362,17 @@ class Cohort:
     cautions: dict[str, dict[str, str]] = field(default_factory=dict)  # case → `Comparison.cautions`, if any
     caveats: tuple[str, ...] = ()  # of the networks, each sentence once
     without_lesions: tuple[str, ...] = ()  # cases in which neither network marks one, of a task that finds lesions
+    trained_on: tuple[str, ...] = ()  # cases of whose name one trained a network, see `Comparison.was_trained_on_name`
 
     @property
-    def no_lesion_note(self) -> str:
-        """A sentence on the cases without marks; empty where there are none."""
-        count, cases = len(self.without_lesions), len(self.case_ids)
-        named = ", ".join(self.without_lesions[:_MAX_NAMED]) + (", …" if count > _MAX_NAMED else "")
-        return f"In {count} of {cases} cases ({named}): {NO_LESION_NOTE}" if count else ""
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on cases that must not be read as the others."""
+        found = {NO_LESION_NOTE: self.without_lesions, COHORT_TRAINED_NOTE: self.trained_on}
+        return tuple(self._note(sentence, case_ids) for sentence, case_ids in found.items() if case_ids)
+
+    def _note(self, sentence: str, case_ids: tuple[str, ...]) -> str:
+        named = ", ".join(case_ids[:_MAX_NAMED]) + (", …" if len(case_ids) > _MAX_NAMED else "")
+        return f"In {len(case_ids)} of {len(self.case_ids)} cases ({named}): {sentence}"
 
 
 def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
@@ -372,6 +385,7 @@ def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
     cautions: dict[str, dict[str, str]] = {}
     caveats: dict[str, None] = {}
     without_lesions: list[str] = []
+    trained_on: list[str] = []
     tasks = set()
     values: dict[tuple[str, str, Between], dict[str, Measure]] = defaultdict(dict)
     for comparison in comparisons:
@@ -382,6 +396,7 @@ def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
         cautions |= {comparison.case.id: found} if (found := comparison.cautions) else {}
         caveats |= dict.fromkeys(comparison.caveats)
         without_lesions += [comparison.case.id] if comparison.marks_no_lesion else []
+        trained_on += [comparison.case.id] if comparison.was_trained_on_name else []
         for one in comparison.measures:
             values[one.kind, one.subject, one.between][comparison.case.id] = one
     if len(tasks) > 1:
@@ -424,6 +439,7 @@ def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
         cautions=cautions,
         caveats=tuple(caveats),
         without_lesions=tuple(without_lesions),
+        trained_on=tuple(trained_on),
     )
 
 
@@ -472,6 +488,7 @@ def cohort_document(cohort: Cohort) -> dict[str, Any]:
         "cautions": cohort.cautions,
         "caveats": list(cohort.caveats),
         "without_lesions": list(cohort.without_lesions),
+        "trained_on": list(cohort.trained_on),
         "rows": [{key: _finite(value) for key, value in asdict(row).items()} for row in cohort.rows],
     }
 

@@ -28,7 +28,7 @@ from ..core.errors import (
 from ..core.machine import available_bytes
 from ..core.measurements import PHASE_AXES, GlandMeasurements, QualityCriterion, checked_psa
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared, most_severe
-from ..core.result import Provenance, Result
+from ..core.result import TRAINED_NOTE, Provenance, Result
 from ..core.terms import Arm, Label, OnProgress, Sequence
 from ..core.volume import Geometry, IntTriple, Triple, Volume, marked_voxels
 from ..encoders.base import ModelSpec, family_of
@@ -290,8 +290,9 @@ class CasePredictor:
             with clock.stage("postprocess"):
                 self._keep_anatomy(bundle, result)
                 result = self._measured(result, task_of(bundle.spec), anatomy)
+        trained = (TRAINED_NOTE,) if bundle.was_trained_on(self.case.id) else ()
         source = replace(
-            result.provenance,
+            result.provenance.with_notes(*trained),
             seconds=clock.seconds,
             options=self.options.recorded,
             gland_sha256=None if anatomy is None else anatomy.sha256,

@@ -17,7 +17,7 @@ from ..core.case import Case
 from ..core.decoding import to_json
 from ..core.errors import DatasetError
 from ..core.files import atomic_file, require_folder_above, writing
-from ..core.terms import SIGNIFICANT_GRADE, Label, OnProgress, Sequence
+from ..core.terms import SIGNIFICANT_GRADE, Label, OnProgress, Sequence, phantom_name
 from ..core.volume import Geometry, Triple, Volume
 from ..io import output_folder, write_volume
 from .artifacts import Artifacts
@@ -227,7 +227,7 @@ def make_phantom(
         tissues = TissueMaps(**{name: Volume(a, grid, name) for name, a in zip(names, coarse, strict=True)})
 
     phantom = Phantom(
-        case=Case(f"phantom-{seed:04d}", volumes),
+        case=Case(phantom_name(seed), volumes),
         gland=Volume(gland_mask, grid, "gland"),
         zones=Volume(zones, grid, "zones"),
         lesion=Volume(grades, grid, "lesion"),

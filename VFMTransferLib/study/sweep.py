@@ -28,6 +28,7 @@ from ..core.errors import (
     RuntimeUnavailableError,
 )
 from ..core.files import remove_leftovers, write_file, writing
+from ..core.terms import phantom_name
 from ..inference.doctor import why_no_bfloat16
 from .config import CONFIG, REAL, RunKey, StudyConfig, planned_runs, read_config, selected_runs
 from .examples import remove_unshown
@@ -326,7 +327,7 @@ def _split_document(sweep: Sweep) -> dict[str, object]:
         "a patient is": "a phantom, or a real case; nobody stands in two lists, and real cases train nothing but "
         "what leaves them out",
         "pretraining": {
-            "-".join(filter(None, (name, own))): [f"phantom-{seed:04d}" for seed in start.phantoms.seeds]
+            "-".join(filter(None, (name, own))): [phantom_name(seed) for seed in start.phantoms.seeds]
             for name, encoder in config.encoders.items()
             for own, start in encoder.named.items()
         },

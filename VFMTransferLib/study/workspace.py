@@ -32,7 +32,7 @@ from ..core import __version__
 from ..core.decoding import parse_json
 from ..core.errors import DatasetError, OutputError
 from ..core.files import locked, read_small, write_file, writing
-from ..core.terms import OnProgress
+from ..core.terms import OnProgress, phantom_name
 from ..phantom import Phantom, PhantomGroups, PhantomStore
 from ..tasks import TASKS
 from ..tasks.base import LabeledCase, MaskNames
@@ -133,7 +133,7 @@ class Workspace:
 def split_of(phantoms: PhantomGroups) -> Split:
     """The names of phantoms."""
     groups = (phantoms.train, phantoms.validation, phantoms.test)
-    return Split(*(tuple(_phantom_name(seed) for seed in group.seeds) for group in groups))
+    return Split(*(tuple(phantom_name(seed) for seed in group.seeds) for group in groups))
 
 
 def split_of_run(run: RunKey, config: StudyConfig) -> Split:
@@ -193,7 +193,7 @@ def _phantom_cases(
     groups = config.groups_of(task)
     store, named = _store(config, groups, workspace), {*split.train, *split.validation, *split.test}
     seeds = [seed for part in (groups.train, groups.validation, groups.test) for seed in part.seeds]
-    seeds = [seed for seed in seeds if _phantom_name(seed) in named]
+    seeds = [seed for seed in seeds if phantom_name(seed) in named]
     store.make_missing(seeds, on_progress)
     return LabeledDataset(split, LazyCases({**_lazy_sources(store, seeds, task, config.around_gland_mm), **more}))
 
@@ -224,7 +224,7 @@ def phantoms_of_pretraining(
     how, seeds = config.phantoms, config.encoders[run.encoder].named[run.pretraining].phantoms.seeds[:max_count]
     store = PhantomStore(workspace.phantoms, how.spacing_mm, False, False, tissue_maps, how.conditions)
     store.make_missing(seeds, on_progress)
-    return [LazyCase(_phantom_name(s), store.name_of(s), partial(_stored_phantom, store, s)) for s in seeds]
+    return [LazyCase(phantom_name(s), store.name_of(s), partial(_stored_phantom, store, s)) for s in seeds]
 
 
 def _stored_phantom(store: PhantomStore, seed: int) -> Phantom:
@@ -256,15 +256,11 @@ def _cases(store: PhantomStore, seeds: Iterable[int], task: str, width_mm: float
     return [_cut(TASKS[task].from_phantom(phantom), width_mm) for phantom in store.phantoms(seeds)]
 
 
-def _phantom_name(seed: int) -> str:
-    return f"phantom-{seed:04d}"
-
-
 def _lazy_sources(store: PhantomStore, seeds: Iterable[int], task: str, width_mm: float | None) -> dict[str, _Source]:
     def source(seed: int) -> _Source:
         return f"{store.name_of(seed)} {task} {width_mm}", lambda: _cases(store, [seed], task, width_mm)[0]
 
-    return {_phantom_name(seed): source(seed) for seed in seeds}
+    return {phantom_name(seed): source(seed) for seed in seeds}
 
 
 def _cut(case: LabeledCase, width_mm: float | None) -> LabeledCase:

@@ -21,7 +21,7 @@ import numpy as np
 from ..core.case import Case
 from ..core.errors import DatasetError
 from ..core.files import file_sha256
-from ..core.terms import OnProgress
+from ..core.terms import OnProgress, phantom_name
 from ..core.volume import Triple
 from ..io import read_case
 from ..phantom import VERSION, Phantom, make_phantom
@@ -170,7 +170,7 @@ def lazy_pretraining_phantoms(count: int, *, tissue_maps: bool = False) -> list[
     """As `pretraining_phantoms`, each made when it is first shown."""
     options: dict[str, Any] = {"t2w_spacing_mm": PHANTOM_SPACING_MM, "tissue_maps": tissue_maps}
     return [
-        LazyCase(f"phantom-{seed:04d}", f"phantom {VERSION} {seed} {options}", partial(make_phantom, seed, **options))
+        LazyCase(phantom_name(seed), f"phantom {VERSION} {seed} {options}", partial(make_phantom, seed, **options))
         for seed in range(PRETRAINING_SEED, PRETRAINING_SEED + count)
     ]
 

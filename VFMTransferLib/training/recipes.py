@@ -21,7 +21,7 @@ from ..core.case import Case
 from ..core.decoding import Limits, Share, from_json, parse_json, to_json
 from ..core.errors import BundleError, DatasetError
 from ..core.files import atomic_file, read_small
-from ..core.terms import Arm, OnProgress
+from ..core.terms import Arm, OnProgress, phantom_name
 from ..encoders import pretrained_families
 from ..encoders.base import ModelSpec
 from ..encoders.pretext import MOST_DROPPED, pretext_task
@@ -344,7 +344,7 @@ def _phantoms(
     store = PhantomStore(work / "phantoms", how.spacing_mm, True, is_fine, tissue_maps, how.conditions)
     store.make_missing(group.seeds, on_progress)
     return [
-        LazyCase(f"phantom-{seed:04d}", store.name_of(seed), partial(_phantom_in, store, seed)) for seed in group.seeds
+        LazyCase(phantom_name(seed), store.name_of(seed), partial(_phantom_in, store, seed)) for seed in group.seeds
     ]
 
 

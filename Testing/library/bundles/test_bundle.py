@@ -48,6 +48,23 @@ def test_what_is_written_is_read(a_bundle):
     assert read_bundle(a_bundle.folder) == a_bundle
 
 
+@pytest.mark.parametrize(
+    ("training", "was"),
+    [
+        ({"config": {"split": {"train": ["p1"], "validation": ["p2"], "test": ["p3"]}}}, {"p1", "p2"}),
+        ({"config": {"split": {"train": ["phantom-0007", "phantom-of-our-lab"]}}}, {"phantom-of-our-lab"}),
+        ({"config": {"split": {"train": "p1", "validation": None}}}, set()),
+        ({"config": {"split": ["p1"]}}, set()),
+        ({"config": ["p1"]}, set()),
+        ({}, set()),
+    ],
+)
+def test_a_bundle_names_the_cases_that_trained_or_validated_it_but_phantoms(a_bundle, training, was):
+    bundle = replace(a_bundle, training=training)
+    names = ("p1", "p2", "p3", "p", "phantom-0007", "phantom-of-our-lab")
+    assert {name for name in names if bundle.was_trained_on(name)} == was
+
+
 def test_an_operating_point_is_kept_and_is_of_networks_that_find_lesions(tmp_path):
     lesions = next(name for name, spec in SMALL_SPECS.items() if spec.task == "lesion-segmentation")
     point = OperatingPoint(0.82, 24)

@@ -27,6 +27,7 @@ from scipy import ndimage
 
 from VFMTransferLib.core.errors import BundleError, GeometryError, ImageError
 from VFMTransferLib.core.measurements import DiceEstimate
+from VFMTransferLib.core.result import TRAINED_NOTE
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.evaluation import comparison as comparison_of_two
@@ -300,9 +301,23 @@ def test_a_cohort_names_the_cases_without_any_mark():
     assert cohort_document(cohort)["without_lesions"] == [f"case-{number:02}" for number in range(1, 13)]
     named = ", ".join(f"case-{number:02}" for number in range(1, 11))
     sentence = "Neither network marked a lesion, which does not rule one out."
-    assert cohort.no_lesion_note == f"In 12 of 14 cases ({named}, …): {sentence}"
-    assert compare_cohort(each[:1]).no_lesion_note == ""
-    assert compare_cohort(cohort_of(2)).no_lesion_note == ""
+    assert cohort.notes == (f"In 12 of 14 cases ({named}, …): {sentence}",)
+    assert compare_cohort(each[:1]).notes == ()
+    assert compare_cohort(cohort_of(2)).notes == ()
+
+
+def test_cases_whose_names_trained_a_network_are_named():
+    a, b = lesion_pair()
+    known = replace(b, provenance=b.provenance.with_notes(TRAINED_NOTE))
+    each = []
+    for number, pair in enumerate([(a, b), (a, known), (known, b)]):
+        case = replace(a_case(), id=f"case-{number}")
+        each.append(compare(case, *(replace(one, case_id=case.id) for one in pair)))
+    assert [one.notes.count(TRAINED_NOTE) for one in each] == [0, 1, 1]
+    cohort = compare_cohort(each)
+    assert cohort_document(cohort)["trained_on"] == ["case-1", "case-2"]
+    (note,) = cohort.notes
+    assert note.startswith("In 2 of 3 cases (case-1, case-2): A case of this name trained or validated a network.")
 
 
 def test_a_noisy_difference_lists_its_largest_regions_and_counts_all(tmp_path: Path):

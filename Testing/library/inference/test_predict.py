@@ -119,6 +119,15 @@ def test_result_records_where_it_came_from(a_case):
     assert {"A fake network.", "ADC was converted."} <= set(source.notes)
 
 
+def test_a_result_of_a_case_whose_name_trained_the_network_states_so(a_case, tmp_path):
+    trained = replace(a_bundle(LESIONS), training={"config": {"split": {"train": ["another", a_case.id]}}})
+    result = predict(a_case, trained, open_network=open_as_is)
+    assert result.provenance.was_trained_on_name
+    assert read_result(save_result(result, tmp_path / "result")).provenance.was_trained_on_name
+    for case, bundle in ((replace(a_case, id="a-new-one"), trained), (a_case, a_bundle(LESIONS))):
+        assert not predict(case, bundle, open_network=open_as_is).provenance.was_trained_on_name
+
+
 def test_the_operating_point_of_a_bundle_decides_what_is_marked_and_is_recorded(a_case, tmp_path):
     plain, strict = a_bundle(LESIONS), replace(a_bundle(LESIONS), operating_point=OperatingPoint(0.99, 24))
     surest = max(lesion.confidence for lesion in predict(a_case, plain, open_network=open_as_is).lesions)
