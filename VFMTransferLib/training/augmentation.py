@@ -23,6 +23,12 @@ from ..encoders.synthetic import near_coil_gain
 _KNOTS = (16, 28, 28)
 _ELASTIC_KNOTS = (6, 8, 8)
 _CONTRAST_KNOTS = 7
+# Of piled up signal, ours: how many places at most, the part of each axis where they lie, about the prostate, their
+# deviation along an axis in millimeters, and the logarithm of their gain.
+_PILES = 4
+_PILE_PLACES = (0.2, 0.8)
+_PILE_MM = (3.0, 10.0)
+_LOG_PILE = (-0.4, 0.9)
 
 Factor = Annotated[float, Limits(minimum=1.0)]
 
@@ -56,6 +62,9 @@ class Augmentation:
     # Largest shift of diffusion against T2w along either axis in plane, as when the prostate moves between the scans;
     # the truth stays where T2w is. Of networks whose truth is no image.
     misregistration_mm: NotNegative = field(default=0.0, metadata=OMITTED)
+    # Probability that places of the high-b image alone are brighter or darker, as where echo-planar distortion piles
+    # signal up; ADC, a ratio, does not show it.
+    pile_up: Share = field(default=0.0, metadata=OMITTED)
 
 
 NO_AUGMENTATION = Augmentation(
@@ -126,6 +135,28 @@ def random_misregistration(sequences: Iterable[Sequence | None], generator: Gene
         return 0 * moves.expand(-1, 3)
     in_plane = uniform(generator, -how.misregistration_mm, how.misregistration_mm, 2)
     return moves * torch.cat([in_plane, torch.zeros(1)])
+
+
+def random_pile_up(
+    image: Tensor,
+    sequence: Sequence | None,
+    spacing_mm: tuple[float, float, float],
+    generator: Generator,
+    how: Augmentation,
+) -> Tensor:
+    """A normalized image (D, H, W) of spacing (x, y, z) with signal piled up, or lacking, where it is of a high b."""
+    if how.pile_up == 0 or sequence is not Sequence.HBV or not happens(generator, how.pile_up):
+        return image
+    log_gain = torch.zeros(image.shape)
+    for _ in range(int(torch.randint(1, _PILES + 1, (1,), generator=generator))):
+        centers, widths_mm = uniform(generator, *_PILE_PLACES, 3), uniform(generator, *_PILE_MM, 3)
+        parts = [
+            torch.exp(-0.5 * ((torch.arange(n) - float(center) * (n - 1)) * step / float(width)) ** 2)
+            for n, step, center, width in zip(image.shape, spacing_mm[::-1], centers, widths_mm, strict=True)
+        ]
+        log_gain += float(uniform(generator, *_LOG_PILE)) * torch.einsum("i,j,k->ijk", *parts)
+    nothing = image.min()  # air, whose signal is next to 0
+    return nothing + (image - nothing) * torch.exp(log_gain)
 
 
 def view_scale(knots_mm: Tensor, patch: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> float:

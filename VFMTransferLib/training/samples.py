@@ -38,6 +38,7 @@ from .augmentation import (
     random_field_of_view,
     random_knots,
     random_misregistration,
+    random_pile_up,
     uniform,
     vary_intensity,
     view_scale,
@@ -109,6 +110,7 @@ class CropSamples:
             if not bool(sampled.any()):  # a sequence that the case lacks stays zeros
                 continue
             normalized = _normalized_within(sampled, self.image[channel], window)
+            normalized = random_pile_up(normalized, sequence, spec.spacing_mm, generator, how)
             image[channel] = vary_intensity(normalized, inside, generator, how)
         if self.labels is None:
             return image, None
@@ -362,7 +364,12 @@ class SliceSamples(GridSamples):
         if not self.keeps_intensity:
             everywhere = torch.ones_like(windows[0], dtype=torch.bool)
             how = replace(how, thick=0.0)  # the neighbors are channels, and would be blurred into each other
-            windows = torch.stack([vary_intensity(window, everywhere, generator, how) for window in windows])
+            grid = self.spec.preprocess
+            piled = [
+                random_pile_up(window, sequence, grid.spacing_mm, generator, how)
+                for window, sequence in zip(windows, grid.sequences, strict=True)
+            ]
+            windows = torch.stack([vary_intensity(window, everywhere, generator, how) for window in piled])
         pixels = [family_of(self.spec).image_px(self.spec)] * 2
         scaled = F.interpolate(windows, size=pixels, mode="bilinear", align_corners=False)
         return scaled, torch.tensor([float(z), float(depth)]), maps

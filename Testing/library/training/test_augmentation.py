@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from VFMTransferLib.core.decoding import to_json
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.training.augmentation import (
     NO_AUGMENTATION,
     Augmentation,
@@ -16,6 +17,7 @@ from VFMTransferLib.training.augmentation import (
     random_affine,
     random_field_of_view,
     random_knots,
+    random_pile_up,
     vary_intensity,
 )
 
@@ -122,6 +124,35 @@ def test_without_a_near_coil_no_random_number_is_taken_for_it(an_image):
     never, seldom = (vary_intensity(an_image, inside, seeded(1), Augmentation(near_coil=p)) for p in (0.0, 1e-9))
     assert not torch.equal(never, seldom)
     assert "near_coil" not in to_json(Augmentation())
+
+
+def test_signal_piles_up_in_places_of_the_high_b_image_alone():
+    image = torch.full((9, 90, 90), 2.0)
+    image[:, 0] = -1.0  # air
+    how, spacing_mm = replace(NO_AUGMENTATION, pile_up=1.0), (1.0, 1.0, 3.0)
+    gains = []
+    for seed in range(30):
+        for sequence in (Sequence.T2W, Sequence.ADC, None):
+            assert random_pile_up(image, sequence, spacing_mm, seeded(seed), how) is image
+        piled = random_pile_up(image, Sequence.HBV, spacing_mm, seeded(seed), how)
+        gain = (piled + 1)[:, 1:] / 3
+        assert torch.equal(piled[:, 0], image[:, 0])
+        assert (gain - 1).abs().mean() < 0.1  # places, not the whole image
+        gains += [float(gain.max()), float(gain.min())]
+    assert 0.25 < min(gains) < 0.75
+    assert 1.8 < max(gains) < 7
+
+
+def test_how_wide_piled_up_signal_is_does_not_depend_on_the_spacing():
+    """Seen at 1 and at 2 mm, one draw changes the same voxels of the coarser grid."""
+    how = replace(NO_AUGMENTATION, pile_up=1.0)
+    fine, coarse = torch.ones((5, 81, 81)), torch.ones((5, 41, 41))
+    fine[:, 0] = coarse[:, 0] = 0.0
+    for seed in range(5):
+        seen = random_pile_up(fine, Sequence.HBV, (1.0, 1.0, 3.0), seeded(seed), how)
+        expected = random_pile_up(coarse, Sequence.HBV, (2.0, 2.0, 3.0), seeded(seed), how)
+        torch.testing.assert_close(seen[:, 2::2, ::2], expected[:, 1:])
+        assert (expected[:, 1:] != 1).any()
 
 
 def test_the_level_changes_scale_and_offset_within_its_limit(an_image):

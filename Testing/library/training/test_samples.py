@@ -267,3 +267,23 @@ def test_diffusion_may_lie_beside_t2w_while_the_truth_stays(family, axis):
         assert abs(differences[Sequence.ADC]) <= 9.0 / 3.0 + 0.1  # voxels of 3 mm
     assert len(found) > 2
     assert min(found) < 0 < max(found)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_signal_may_pile_up_in_the_high_b_image_while_the_rest_and_the_truth_stay(family):
+    spec = tiny_study_spec(family, "lesion-segmentation")
+    samples, how = samples_of(a_study("lesion-segmentation"), spec), replace(NO_AUGMENTATION, pile_up=1.0)
+    changed = 0
+    for seed in range(6):
+        plain, piled = (samples.sample(Generator().manual_seed(seed), each) for each in (NO_AUGMENTATION, how))
+        assert torch.equal(plain.target, piled.target)
+        before, after = (
+            [part[0] for part in sample.inputs[:3]] if family == "provicnet" else sample.inputs[0][0]
+            for sample in (plain, piled)
+        )
+        for sequence, was, seen in zip(spec.preprocess.sequences, before, after, strict=True):
+            if sequence is Sequence.HBV:
+                changed += not torch.allclose(was, seen, atol=0.05)
+            else:
+                torch.testing.assert_close(was, seen)
+    assert changed >= 4
