@@ -37,7 +37,6 @@ def add_predict(commands: Commands) -> None:
     parser.add_argument(
         "--bundle",
         action="append",
-        required=True,
         dest="bundles",
         metavar="B",
         help="name (see `models list`) or folder of a bundle; several with --cohort, of which two are also compared",
@@ -57,6 +56,8 @@ def add_predict(commands: Commands) -> None:
 
 
 def run_predict(args: argparse.Namespace) -> None:
+    if not args.bundles:  # not by argparse, whose message names no command that lists them
+        args.parser.error("state a network by --bundle: a name of `vfm-transfer models list`, or a bundle's folder")
     if args.cohort is None:
         require_images(args, args.case)
         if args.scheduler is not None or args.workers is not None:

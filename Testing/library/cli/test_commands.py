@@ -317,6 +317,14 @@ def test_a_psa_that_cannot_be_one_is_wrong_usage_and_nothing_is_written(psa, wor
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("what", [[], ["--cohort", "x"], ["p001"]])
+def test_predict_without_a_network_names_the_command_that_lists_them(what, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["predict", *what, "-o", str(tmp_path / "out")])
+    assert left.value.code == 2
+    assert "by --bundle: a name of `vfm-transfer models list`" in capsys.readouterr().err
+
+
 def test_a_psa_belongs_to_one_case(tmp_path, capsys):
     for command in (["predict", "--cohort", "x", "--bundle", "b"], ["compare", "p001", "p002"]):
         with pytest.raises(SystemExit):
