@@ -42,13 +42,14 @@ def test_the_prediction_path_imports_no_torch(module):
     assert loaded_by(f"import {module}").isdisjoint(HEAVY)
 
 
-def test_listing_bundles_loads_no_task_but_one_that_checks_its_calibration():
+def test_listing_bundles_loads_no_task_but_those_that_check_what_was_fitted():
     code = (
         "from VFMTransferLib.bundles.catalog import list_bundles; assert list_bundles(); import sys; "
         "print(*(name for name in sys.modules if name.endswith('.task')))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["VFMTransferLib.tasks.classification.task"]
+    fitted = ("classification", "lesion_segmentation")  # calibration, operating point
+    assert run.stdout.split() == [f"VFMTransferLib.tasks.{task}.task" for task in fitted]
 
 
 def test_the_package_itself_imports_nothing_heavy():

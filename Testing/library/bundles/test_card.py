@@ -17,7 +17,13 @@ from VFMTransferLib.tasks import TASKS
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted(path for path in (ROOT / "Resources" / "Bundles").iterdir() if path.is_dir())
-MEASURED_AS_TODAY = ("adc-translation", "anatomy-segmentation", "classification", "super-resolution")
+MEASURED_AS_TODAY = (
+    "adc-translation",
+    "anatomy-segmentation",
+    "classification",
+    "lesion-segmentation",
+    "super-resolution",
+)
 HEADINGS = (
     *("Summary", "Mechanism", "Population", "Training", "Validation and performance", "Uses and directions"),
     *("Warnings", "Inappropriate settings", "Stop using it when"),
