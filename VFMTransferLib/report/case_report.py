@@ -10,7 +10,7 @@ from typing import Any
 
 from ..bundles.bundle import Bundle
 from ..core.files import write_file
-from ..core.result import Provenance
+from ..core.result import TRAINED_NOTE, Provenance
 from ..core.terms import Label
 from ..evaluation.comparison import Comparison, save_comparison
 from ..evaluation.measures import (
@@ -103,6 +103,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
     arms = f"{a[0].lower()}{a[1:]} beside {b[0].lower()}{b[1:]}" if a != b else f"two networks, {a}"
     heading = f"{comparison.task.title}: {arms}"
     of_b = comparison.b.class_probabilities
+    to_know = (*comparison.caveats, *((TRAINED_NOTE,) if comparison.was_trained_on_name else ()))
     return render(
         "case.html",
         ("page.css", "radiology.css"),
@@ -114,7 +115,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
         ),
         kind=scene.kind,
         cautions=list(comparison.cautions.items()),
-        caveats=comparison.caveats,
+        caveats=to_know,
         facts=facts(comparison),
         legend=_legend(scene),
         orientation=_orientation(scene),
@@ -142,7 +143,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
             _card(who, result.provenance, bundle)
             for who, result, bundle in zip("ab", (comparison.a, comparison.b), bundles or (None, None), strict=True)
         ],
-        notes=[note for note in (*comparison.case.notes, *comparison.notes) if note not in comparison.caveats],
+        notes=[note for note in (*comparison.case.notes, *comparison.notes) if note not in to_know],
         scene=json_for_script({**scene_document(scene), "lesions": lesion_places(comparison, scene.display)}),
     )
 

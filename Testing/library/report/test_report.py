@@ -29,6 +29,7 @@ from specs import MODELS
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import OutputError
+from VFMTransferLib.core.result import TRAINED_NOTE
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.evaluation.comparison import compare
@@ -222,6 +223,14 @@ def test_a_caveat_of_the_networks_stands_once_above_the_images(tmp_path: Path):
     page = page_of(compare(a_case(), a, b), tmp_path / "report")
     assert 0 < page.index("<b>Caveat</b>: Zones are a guess.</p>") < page.index('<section id="viewer"')
     assert page.count("Zones are a guess.") == 3  # and on the card of each arm
+
+
+def test_that_a_case_of_this_name_trained_a_network_stands_above_the_images(tmp_path: Path):
+    a, b = anatomy_pair()
+    page = page_of(compare(a_case(), a, replace(b, provenance=b.provenance.with_notes(TRAINED_NOTE))), tmp_path / "one")
+    assert 0 < page.index(TRAINED_NOTE) < page.index('<section id="viewer"')
+    assert page.count(TRAINED_NOTE) == 2  # and on the card of B
+    assert TRAINED_NOTE not in page_of(compare(a_case(), a, b), tmp_path / "none")
 
 
 def test_where_neither_marks_a_lesion_the_page_does_not_rule_one_out(tmp_path: Path):
