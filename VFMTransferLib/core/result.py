@@ -11,7 +11,7 @@ from .volume import Geometry, Volume
 
 TRAINED_NOTE = (
     "A case of this name is among those that this network was trained or validated on. If it is this exam, the result "
-    "is better than on others."
+    "does not show what the network does on new ones."
 )
 
 

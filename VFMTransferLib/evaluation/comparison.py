@@ -55,7 +55,7 @@ CONFIDENCE = 0.95
 MIN_CASES = 2
 NO_LESION_NOTE = "Neither network marked a lesion, which does not rule one out."
 COHORT_TRAINED_NOTE = (
-    "A case of this name trained or validated a network. Means over all cases are too good where it is the same exam."
+    "A case of this name trained or validated a network. Where it is the same exam, leave it out of what you report."
 )
 _MAX_NAMED = 10  # cases in a sentence
 _MAX_DRAWN = 2**21  # values that are held at once; how many changes no interval
