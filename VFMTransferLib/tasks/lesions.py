@@ -81,11 +81,17 @@ def confidences(marked: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray
     return regions, np.asarray(ndimage.maximum(probability, regions, np.arange(1, count + 1)), np.float64)
 
 
-def confident(marked: np.ndarray, probability: np.ndarray, min_confidence: float) -> tuple[np.ndarray, int]:
-    """The regions of a mask (D, H, W) with a probability of at least so much, and how many others there were."""
+def confident(marked: np.ndarray, probability: np.ndarray, min_confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """The regions of a mask (D, H, W) with a probability of at least so much, and where the others were.
+
+    Of each other one the index (z, y, x) of its most probable voxel, the surest first: (N, 3).
+    """
     regions, highest = confidences(marked, probability)
     is_kept = np.concatenate([[False], highest >= min_confidence])
-    return is_kept[regions], int((~is_kept[1:]).sum())
+    others = np.flatnonzero(~is_kept[1:]) + 1
+    others = others[np.argsort(-highest[others - 1], kind="stable")]
+    peaks = ndimage.maximum_position(probability, regions, others) if others.size else []
+    return is_kept[regions], np.array(peaks, int).reshape(-1, 3)
 
 
 def find_lesions(

@@ -11,6 +11,7 @@ import numpy as np
 from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
+from ...core.volume import Geometry
 from ...metrics.agreement import dice
 from ...metrics.detection import average_precision, match_candidates
 from ...metrics.operating_point import MAX_FALSE_MARKS, OperatingPoint, operating_point
@@ -33,11 +34,12 @@ if TYPE_CHECKING:
 
 OUTSIDE_NOTE = "Marks outside of the prostate were left out: {count}. The probabilities still show them."
 UNSURE_NOTE = (
-    "Places above the threshold that are not marked, since their confidence lies below {least:.2f}: {count}. That "
-    "number was chosen on validation cases for at most {most:g} false marks an exam. The probabilities still show these"
-    " places, and a threshold of your own marks them."
+    "Places above the threshold that are not marked, since their confidence lies below {least:.2f}: {count} ({where}). "
+    "That number was chosen on validation cases for at most {most:g} false marks an exam. The probabilities still show "
+    "these places, and a threshold of your own marks them."
 )
 NOTHING_NOTE = "No lesion was marked, which does not rule one out."
+_MAX_PLACES = 5  # in a sentence
 
 
 class LesionSegmentation(SegmentationTask):
@@ -90,9 +92,10 @@ class LesionSegmentation(SegmentationTask):
         point = options.operating_point if options.threshold is None else None
         if point is not None:
             marked, unsure = confident(marked, probability, point.min_confidence)
-            if unsure:
-                least = point.min_confidence
-                output = output.with_notes(UNSURE_NOTE.format(least=least, count=unsure, most=MAX_FALSE_MARKS))
+            if len(unsure):
+                where = _in_slices(unsure, probability, next(iter(shown.values())).geometry)
+                least, most = point.min_confidence, MAX_FALSE_MARKS
+                output = output.with_notes(UNSURE_NOTE.format(least=least, count=len(unsure), where=where, most=most))
         if not marked.any():
             output = output.with_notes(NOTHING_NOTE)
         result = self.label_result(shown, marked, output)
@@ -148,6 +151,14 @@ class LesionSegmentation(SegmentationTask):
         from .training import LesionTraining
 
         return LesionTraining(self)
+
+
+def _in_slices(places: np.ndarray, probability: np.ndarray, grid: Geometry) -> str:
+    """In which slices voxels (N, 3), index (z, y, x), lie, as pages count them: from the feet; each with its number."""
+    shown = grid.to_nearest_lps()
+    numbers = [shown.nearest_voxel(grid.to_world(place[::-1][None])[0])[2] + 1 for place in places[:_MAX_PLACES]]
+    each = [f"slice {n}: {probability[tuple(place)]:.2f}" for n, place in zip(numbers, places, strict=False)]
+    return f"{', '.join(each)}{', …' if len(places) > _MAX_PLACES else ''}; of {shown.size[2]}, counted from the feet"
 
 
 TASK = LesionSegmentation()

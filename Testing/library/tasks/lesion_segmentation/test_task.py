@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from prediction_cases import CENTER_MM, SOURCE, ball, decode, dice, distance_mm, with_preprocess
 from specs import prepare
 
 from VFMTransferLib.core.terms import Label, Sequence
+from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.metrics.operating_point import OperatingPoint
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.lesion_segmentation.task import NOTHING_NOTE, OUTSIDE_NOTE
@@ -73,7 +77,8 @@ def test_places_below_the_operating_point_are_no_marks_unless_a_threshold_is_sta
         [1 / (1 + np.exp(-x)) for x in (1, 3)]
     )
     (note,) = [note for note in result.provenance.notes if note.startswith("Places above the threshold")]
-    assert "lies below 0.70: 1. That number was chosen on validation cases for at most 0.5 false marks an exam." in note
+    assert "lies below 0.70: 1 (slice " in note
+    assert ": 0.62; of 9, counted from the feet). That number was chosen on validation cases for at most 0.5 " in note
     np.testing.assert_array_equal(result.probabilities["csPCa"].array, everywhere.probabilities["csPCa"].array)
     own = decode(logits, prepared, a_case, spec, SOURCE, operating_point=OperatingPoint(0.7, 24), threshold=0.3)
     assert len(own.lesions) == 3
@@ -81,6 +86,30 @@ def test_places_below_the_operating_point_are_no_marks_unless_a_threshold_is_sta
     nothing = decode(logits, prepared, a_case, spec, SOURCE, operating_point=OperatingPoint(0.99, 24))
     assert nothing.lesions == ()
     assert NOTHING_NOTE in nothing.provenance.notes
+
+
+@pytest.mark.parametrize("from_the_head", [False, True])
+def test_places_that_are_not_marked_are_told_by_slice_however_the_file_counts(a_case, from_the_head):
+    t2w = a_case[Sequence.T2W]
+    normal = np.reshape(t2w.geometry.direction, (3, 3))[:, 2]
+    if from_the_head:
+        columns = np.reshape(t2w.geometry.direction, (3, 3)) * (1, 1, -1)
+        last = t2w.geometry.to_world(np.array([[0, 0, 8]]))[0]
+        grid = Geometry(t2w.geometry.size, t2w.geometry.spacing_mm, tuple(last), tuple(columns.ravel()))
+        t2w = Volume(t2w.array[::-1].copy(), grid, t2w.name)
+    case = replace(a_case, volumes={**a_case.volumes, Sequence.T2W: t2w})
+    spec = with_preprocess("profound-upernet-lesion", patch=(32, 72, 80))
+    prepared = prepare(case, spec)
+    surest, other = (np.add(CENTER_MM, (x, 0, 0)) + s * normal for x, s in ((-14.0, 6.0), (14.0, -5.0)))
+    near = [distance_mm(prepared, tuple(center)) for center in (surest, other)]
+    logits = np.select([d < 4 for d in near], [1 - 0.1 * near[0], 0.5 - 0.1 * near[1]], -6.0)[None].astype(np.float32)
+    result = decode(logits, prepared, case, spec, SOURCE, operating_point=OperatingPoint(0.99, 24))
+    (note,) = [note for note in result.provenance.notes if note.startswith("Places above the threshold")]
+    first = a_case[Sequence.T2W].geometry.to_world(np.zeros((1, 3)))[0]  # in the lowest slice, 3 mm below the next one
+    expected = [round(float((center - first) @ normal) / 3) + 1 for center in (surest, other)]
+    assert [int(n) for n in re.findall(r"slice (\d+)", note)] == expected
+    assert expected[0] > expected[1] + 2
+    assert re.findall(r": (0\.\d\d)[,;]", note) == sorted(re.findall(r": (0\.\d\d)[,;]", note), reverse=True)
 
 
 def test_the_operating_point_leaves_half_a_false_mark_an_exam(a_case):
