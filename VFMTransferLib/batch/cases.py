@@ -35,7 +35,7 @@ from ..core.files import (
     text_of_cell,
     writing,
 )
-from ..core.result import Result
+from ..core.result import TRAINED_NOTE, Result
 from ..core.terms import Sequence as ImageSequence
 from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import (
@@ -62,6 +62,7 @@ SUMMARY = "summary.csv"
 COMPARISON = "comparison.json"
 BETWEEN_ARMS = "a-b"
 WARNING = "warning"
+TRAINED_ON = "trained_on"
 _SHOWN_DIGITS = 12  # of the checksum, enough to distinguish weights
 _DECIMALS = 6
 _SHORT = 200  # characters of an unexpected error's text
@@ -447,6 +448,8 @@ def _numbers(result: ResultDocument) -> dict[str, Value]:
     task = TASKS.get(result.task)
     if task is not None and (result.estimate is not None or result.withheld):
         values[WARNING] = task.caution(result.estimate, result.withheld)
+    if TRAINED_NOTE in result.notes:
+        values[TRAINED_ON] = "yes"
     values |= {f"quality {found.name}": found.value for found in result.quality}
     if task is not None and task.finds_lesions:
         values["lesions"] = len(lesions)

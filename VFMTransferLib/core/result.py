@@ -14,6 +14,11 @@ TRAINED_NOTE = (
     "does not show what the network does on new ones."
 )
 
+GLAND_TRAINED_NOTE = (
+    "A case of this name is among those that the network that marked the gland was trained or validated on. If it is "
+    "this exam, new ones may have a worse outline, and results that rely on it."
+)
+
 
 @dataclass(frozen=True)
 class Lesion:

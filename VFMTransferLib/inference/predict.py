@@ -28,7 +28,7 @@ from ..core.errors import (
 from ..core.machine import available_bytes
 from ..core.measurements import PHASE_AXES, GlandMeasurements, QualityCriterion, checked_psa
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared, most_severe
-from ..core.result import TRAINED_NOTE, Provenance, Result
+from ..core.result import GLAND_TRAINED_NOTE, TRAINED_NOTE, Provenance, Result
 from ..core.terms import Arm, Label, OnProgress, Sequence
 from ..core.volume import Geometry, IntTriple, Triple, Volume, marked_voxels
 from ..encoders.base import ModelSpec, family_of
@@ -211,6 +211,7 @@ class FoundAnatomy:
         bundle: The network's name.
         key: What it was made from.
         sha256: Of the network's weights; None where no network was asked.
+        is_trained_on_name: Whether a case of this one's name trained the network, as far as its bundle states.
     """
 
     note: str
@@ -219,6 +220,11 @@ class FoundAnatomy:
     bundle: str = ""
     key: tuple[str, ...] = ()
     sha256: str | None = None
+    is_trained_on_name: bool = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.note, GLAND_TRAINED_NOTE if self.is_trained_on_name else "")))
 
 
 class CasePredictor:
@@ -263,7 +269,7 @@ class CasePredictor:
         if found.labels is None or not found.labels.array.any():
             return self.case
         mask = found.labels.with_array((found.labels.array > 0).astype(np.uint8))
-        notes = tuple(filter(None, (*self.case.notes, found.note)))
+        notes = (*self.case.notes, *found.notes)
         return replace(self.case, gland=mask, zones=found.zones, notes=notes)
 
     def predict(self, bundle: Bundle, on_progress: OnProgress | None = None) -> Result:
@@ -290,7 +296,8 @@ class CasePredictor:
             with clock.stage("postprocess"):
                 self._keep_anatomy(bundle, result)
                 result = self._measured(result, task_of(bundle.spec), anatomy)
-        trained = (TRAINED_NOTE,) if bundle.was_trained_on(self.case.id) else ()
+        trained: tuple[str, ...] = (TRAINED_NOTE,) if bundle.was_trained_on(self.case.id) else ()
+        trained += (GLAND_TRAINED_NOTE,) if anatomy is not None and anatomy.is_trained_on_name else ()
         source = replace(
             result.provenance.with_notes(*trained),
             seconds=clock.seconds,
@@ -381,7 +388,9 @@ class CasePredictor:
         if bundle is None:
             return FoundAnatomy("The gland could not be looked for, since no gland segmentation bundle is installed.")
         key = self._anatomy_key(bundle)
-        return self._findings.recall(key, lambda: self._mark_anatomy(bundle, on_part), FoundAnatomy)
+        found = self._findings.recall(key, lambda: self._mark_anatomy(bundle, on_part), FoundAnatomy)
+        # What is kept is of the images, whatever the case is called.
+        return replace(found, is_trained_on_name=found.labels is not None and bundle.was_trained_on(self.case.id))
 
     def _anatomy_key(self, bundle: Bundle) -> tuple[str, ...]:
         how = (self.options.runtime, self.options.device, self.options.precision)

@@ -165,6 +165,17 @@ def test_the_numbers_of_a_row_are_those_of_the_files(good_cohort, pair, tmp_path
         assert float(row[f"a-b dice {subject}"]) == pytest.approx(value)
 
 
+def test_a_row_states_that_a_case_of_its_name_trained_the_network(good_cohort, tiny_models, tmp_path):
+    trained = tmp_path / "tiny-scratch"
+    shutil.copytree(tiny_models / "tiny-scratch", trained)
+    metadata = trained / "configs" / "metadata.json"
+    document = json.loads(metadata.read_text(encoding="utf-8"))
+    document["vfm_transfer"]["training"] = {"config": {"split": {"train": ["p003"]}}}
+    metadata.write_text(json.dumps(document), encoding="utf-8")
+    run_batch(good_cohort, tmp_path / "out", [trained])
+    assert [(row["case"], row["trained_on"]) for row in rows_of(tmp_path / "out")] == [("p001", ""), ("p003", "yes")]
+
+
 def test_what_is_done_is_skipped_and_what_failed_is_tried_again(cohort, pair, tmp_path):
     run_batch(cohort, tmp_path / "out", pair)
     before = written_s(tmp_path / "out")

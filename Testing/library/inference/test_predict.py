@@ -16,6 +16,7 @@ from study_examples import tiny_study_spec
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BundleError, ImageError, MissingSequenceError, OutOfMemoryError, PsaError
 from VFMTransferLib.core.measurements import Acquisition
+from VFMTransferLib.core.result import GLAND_TRAINED_NOTE
 from VFMTransferLib.core.terms import Arm, Label, Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.inference import predict as prediction
@@ -394,6 +395,25 @@ def test_the_gland_of_a_case_seen_before_is_not_searched_again(a_case, gland_net
     changed = replace(a_case, volumes={**a_case.volumes, Sequence.T2W: t2w.with_array(t2w.array * 2)})
     CasePredictor(changed, open_network=open_network, findings=findings).predict(a_bundle(CROP))
     assert len(gland_network.seen) > looked
+
+
+def test_that_a_case_of_this_name_trained_the_gland_network_is_stated_of_that_name_alone(
+    a_case, gland_network, monkeypatch
+):
+    bundle, _ = prediction.default_pair("anatomy-segmentation")
+    trained = replace(bundle, training={"config": {"split": {"train": [a_case.id]}}})
+    monkeypatch.setattr(prediction, "default_pair", lambda task: (trained, trained))
+    open_network = lambda wanted: gland_network if wanted.name == "gland" else FakeSession(as_is)  # noqa: E731
+    findings = Findings()  # what was found in one case's images serves the other, its name does not
+    for case, is_trained in ((a_case, True), (replace(a_case, id="a-new-one"), False), (a_case, True)):
+        predictor = CasePredictor(case, open_network=open_network, findings=findings)
+        found = predictor.predict(a_bundle(CROP)).provenance
+        assert (GLAND_TRAINED_NOTE in found.notes, found.was_trained_on_name) == (is_trained, False)
+        compared = predictor.case_with_gland("lesion-segmentation")
+        assert (GLAND_TRAINED_NOTE in compared.notes) == is_trained
+    drawn = a_case[Sequence.T2W].with_array(np.ones(a_case[Sequence.T2W].array.shape))
+    source = predict(a_case, a_bundle(CROP), gland=drawn, open_network=open_network).provenance
+    assert GLAND_TRAINED_NOTE not in source.notes
 
 
 def test_the_gland_that_was_segmented_is_not_searched_again(a_case, gland_network):
