@@ -126,6 +126,11 @@ class TaskTraining(ABC, Generic[AnyTask]):
         """What makes the case again at every sample, whose maps then replace `targets`; None for most tasks."""
         return None
 
+    @property
+    def on_the_fly_kind(self) -> type[OnTheFly] | None:
+        """What `on_the_fly` returns: a dataclass of tensors and of what JSON holds, so that it can lie on disk."""
+        return None
+
     def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
         """What a linear estimate predicts of each patch: a map (D, H, W) of which it is the mean, and where the map
         counts, 0 or 1.

@@ -5,6 +5,7 @@ all processes of a machine. A case is read and prepared when a sample first asks
 wait for all of them.
 
     <folder>/<checksum>/image.npy, labels.npy, ...     a field of `CropSamples`, `WindowSamples` or `SliceSamples` each
+    <folder>/<checksum>/fresh/signals.npy, ...         what a case is made of that is made again at every sample
     <folder>/<checksum>/samples.json                   the other fields; it is written last
 
 The checksum is of everything that decides the arrays: the case, the network's input and the library's version. Folders
@@ -34,6 +35,7 @@ from ..core.files import writing
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..phantom import Phantom
+from ..tasks import task_of
 from ..tasks.base import LabeledCase
 from ..tasks.training import Sample
 from .augmentation import Augmentation
@@ -42,6 +44,7 @@ from .samples import CaseSamples, CropSamples, SliceSamples, TissueSamples, Wind
 
 _FORMAT = "prepared samples 2"
 _META = "samples.json"
+_FRESH = "fresh"
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in (CropSamples, WindowSamples, SliceSamples, TissueSamples)}
 Samples = TypeVar("Samples", CropSamples | WindowSamples | SliceSamples, CropSamples | SliceSamples | TissueSamples)
 
@@ -70,8 +73,7 @@ class PreparedSamples:
     def open(self) -> CaseSamples:
         """The samples, their arrays mapped; prepared and written before where that was never done.
 
-        Samples that are made again each time, as those of distortion correction, cannot be stored and are returned as
-        they are. DatasetError, OutputError, and errors as of `samples_of`.
+        DatasetError, OutputError, and errors as of `samples_of`.
         """
         return stored(self.path, self.spec, lambda: samples_of(self.read(), self.spec))
 
@@ -93,15 +95,9 @@ def prepared_path(folder: Path, identity: str, spec: ModelSpec) -> Path:
 
 
 def stored(path: Path, spec: ModelSpec, make: Callable[[], Samples]) -> Samples:
-    """Samples in a folder, their arrays mapped; made and written before where that was never done.
-
-    Those that are made again each time cannot be stored and are returned as they are.
-    """
+    """Samples in a folder, their arrays mapped; made and written before where that was never done."""
     if not (path / _META).is_file():
-        made = make()
-        if getattr(made, "fresh", None) is not None:
-            return made
-        _write(made, path)
+        _write(make(), path)
     return cast(Samples, _read(path, spec))
 
 
@@ -145,16 +141,11 @@ def _write(samples: CaseSamples | TissueSamples, path: Path) -> None:
     """Write all, or nothing; where another process was faster, what it wrote stays."""
     work = path.parent / f".{path.name}-{uuid.uuid4().hex[:8]}"
     with writing(path):
-        work.mkdir(parents=True)
         try:
-            rest: dict[str, Any] = {}
-            for field in fields(samples):
-                value = getattr(samples, field.name)
-                if isinstance(value, Tensor):
-                    np.save(work / f"{field.name}.npy", value.numpy(), allow_pickle=False)
-                elif field.name not in ("spec", "fresh"):  # `labels` of a crop may be None
-                    rest[field.name] = to_json(value)
-            document = {"kind": type(samples).__name__, "fields": rest}
+            document: dict[str, Any] = {"kind": type(samples).__name__, "fields": _write_fields(samples, work)}
+            fresh = getattr(samples, _FRESH, None)
+            if fresh is not None:
+                document[_FRESH] = _write_fields(fresh, work / _FRESH)
             (work / _META).write_text(json.dumps(document), encoding="utf-8")
             try:
                 work.replace(path)
@@ -165,19 +156,39 @@ def _write(samples: CaseSamples | TissueSamples, path: Path) -> None:
             shutil.rmtree(work, ignore_errors=True)
 
 
+def _write_fields(owner: Any, folder: Path) -> dict[str, Any]:
+    """Write the tensors of a dataclass into a folder, a file each; its other fields, for JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rest: dict[str, Any] = {}
+    for own in fields(owner):
+        value = getattr(owner, own.name)
+        if isinstance(value, Tensor):
+            np.save(folder / f"{own.name}.npy", value.numpy(), allow_pickle=False)
+        elif own.name not in ("spec", _FRESH):  # a tensor may be None, as `labels` of a crop
+            rest[own.name] = to_json(value)
+    return rest
+
+
 def _read(path: Path, spec: ModelSpec) -> Any:
     try:
         document = json.loads((path / _META).read_text(encoding="utf-8"))
         kind = _KINDS[document["kind"]]
-        hints = get_type_hints(kind)
-        values = {
-            name: None if value is None else from_json(hints[name], value, name)
-            for name, value in document["fields"].items()
-        }
-        arrays = {file.stem: _mapped(file) for file in path.glob("*.npy")}
-        return kind(**values, **arrays, spec=spec.preprocess if kind is CropSamples else spec)
+        own = _read_fields(kind, document["fields"], path)
+        if _FRESH in document:
+            fresh = task_of(spec).training().on_the_fly_kind
+            if fresh is None:
+                raise KeyError(spec.task)
+            own[_FRESH] = fresh(**_read_fields(fresh, document[_FRESH], path / _FRESH))
+        return kind(**own, spec=spec.preprocess if kind is CropSamples else spec)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"Prepared case {path.name} must be whole, but cannot be read. Remove it.") from error
+
+
+def _read_fields(kind: Any, rest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The fields of a dataclass: tensors that map their files, and those that JSON holds."""
+    hints = get_type_hints(kind)
+    values = {name: None if value is None else from_json(hints[name], value, name) for name, value in rest.items()}
+    return values | {file.stem: _mapped(file) for file in folder.glob("*.npy")}
 
 
 def _mapped(path: Path) -> Tensor:

@@ -9,6 +9,7 @@ it is the target.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Generator, Tensor
 
 from ...core.errors import DatasetError
 from ...core.measurements import PHASE_AXES
-from ...core.placement import Prepared
+from ...core.placement import Prepared, ZScore
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import IntTriple, Triple
 from ...encoders.base import ModelSpec
@@ -46,6 +47,10 @@ _REACH = 1e-6  # of a voxel, by which arithmetic may leave the grid
 class DistortionTraining(TaskTraining[DistortionCorrection]):
     """Maps: displacement in mm; the high-b image as it is and as it should be, in deviations; tissue or not."""
 
+    @property
+    def on_the_fly_kind(self) -> type[OnTheFlyDistortion]:
+        return OnTheFlyDistortion
+
     def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
         if labeled.along_phase_mm is None:
             raise DatasetError(f"Case '{labeled.case.id}' must come with its displacement for distortion correction.")
@@ -69,7 +74,7 @@ class DistortionTraining(TaskTraining[DistortionCorrection]):
         return PHASE_AXES[labeled.phase_axis] == 0
 
     def on_the_fly(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> OnTheFlyDistortion:
-        return OnTheFlyDistortion(labeled, prepared, spec)
+        return on_the_fly_distortion(labeled, prepared, spec)
 
     def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
         """The mean displacement of the tissue, mm."""
@@ -102,45 +107,39 @@ def undistorted(seen: Tensor, along_mm: Tensor, axis: int, step_mm: float) -> Te
     return (pulled * (1 + stretch).clamp(min=0)).movedim(-1, axis)
 
 
+@dataclass(frozen=True)
 class OnTheFlyDistortion:
-    """Distorts a case again; DatasetError where its true images do not run along the network's grid.
+    """Distorts a case again.
 
     Attributes:
         signals: Undistorted signals (2, d, h, w) at the high b and at b 0, on their own grid.
         own_mm: Displacement (d, h, w) by a phantom's own field; None of a scan, whose own is not known.
+        spacing_mm: Of the signals' grid, (z, y, x).
         places: For z, y, x of the network's grid: the continuous index on the signals' grid.
         phase_axis: Array axis of the phase encoding.
+        channels: Of the network's input, the high-b image's and the ADC's.
+        scales: How these were normalized.
+        keeps_zeros: Whether what is not measured stays 0 there.
     """
 
-    def __init__(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> None:
-        hbv = labeled.images[HBV_CORRECTED].to_nearest_lps()
-        own, network = hbv.geometry, prepared.geometry
-        if not np.allclose(network.direction, own.direction, atol=1e-4):
-            raise DatasetError(
-                f"The network's grid must run along the diffusion images of case '{labeled.case.id}', but is turned."
-            )
-        self.labeled = labeled
-        self.signals = signals_of(hbv, labeled.images[ADC_CORRECTED])
-        field, self.own_mm = labeled.along_phase_mm, None
-        if labeled.is_phantom and field is not None:
-            self.own_mm = field.resample_to(own).array
-        self.spacing_mm = own.spacing_mm[::-1]
-        first, step = own.to_index(network.origin_mm), np.divide(network.spacing_mm, own.spacing_mm)
-        self.places = [first[k] + step[k] * np.arange(network.size[k]) for k in (2, 1, 0)]
-        self.phase_axis = 2 - PHASE_AXES[labeled.phase_axis]
-        self.channels = [channel_of(spec, sequence) for sequence in (MRSequence.HBV, MRSequence.ADC)]
-        self.scales = [prepared.scales[channel] for channel in self.channels]
-        self.keeps_zeros = spec.preprocess.normalization == ZSCORE_NONZERO
+    signals: Tensor = field(repr=False)
+    own_mm: Tensor | None = field(repr=False)
+    spacing_mm: Triple
+    places: tuple[tuple[float, ...], ...] = field(repr=False)
+    phase_axis: int
+    channels: tuple[int, ...]
+    scales: tuple[ZScore, ...]
+    keeps_zeros: bool
 
     def block(self, images: Tensor, start: IntTriple, generator: Generator) -> tuple[Tensor, Tensor]:
         """A block under a new field, zeros where it reaches outside: channels, with new diffusion, and maps."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         slab, matrices = self._around(start, images.shape[1:])
-        high, base = (signal[slab] for signal in self.signals)
+        high, base = (signal[slab] for signal in self.signals.numpy())
         along_mm = draw_displacement_mm(high.shape, self.spacing_mm, rng)
         if self.own_mm is not None:
             high, base = self._as_scanned(np.stack([high, base]), rng)
-            along_mm += np.float32(rng.uniform()) * self.own_mm[slab] + np.float32(rng.normal(0, _MOVED_MM))
+            along_mm += np.float32(rng.uniform()) * self.own_mm.numpy()[slab] + np.float32(rng.normal(0, _MOVED_MM))
         shift = along_mm / np.float32(self.spacing_mm[self.phase_axis])
         hbv, adc = distorted_images(high, base, shift, self.phase_axis)
         along_mm, hbv, adc, truth = (_placed(part, matrices) for part in (along_mm, hbv, adc, high))
@@ -170,7 +169,7 @@ class OnTheFlyDistortion:
             weights = np.zeros((count, voxels), np.float32)
             inside = np.arange(max(first, 0), min(first + count, len(places)))
             # Linear interpolation; half a voxel beyond the ends belongs to the field of view.
-            place = places[inside, None]
+            place = np.asarray(places)[inside, None]
             seen = (place >= -0.5 - _REACH) & (place <= voxels - 0.5 + _REACH)
             share = np.clip(1 - np.abs(np.clip(place, 0, voxels - 1) - np.arange(voxels)), 0, 1)
             weights[inside - first] = share * seen
@@ -179,6 +178,30 @@ class OnTheFlyDistortion:
             slab.append(part)
             matrices.append(weights[:, part])
         return tuple(slab), matrices
+
+
+def on_the_fly_distortion(labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> OnTheFlyDistortion:
+    """What distorts a case again; DatasetError where its true images do not run along the network's grid."""
+    hbv = labeled.images[HBV_CORRECTED].to_nearest_lps()
+    own, network = hbv.geometry, prepared.geometry
+    if not np.allclose(network.direction, own.direction, atol=1e-4):
+        raise DatasetError(
+            f"The network's grid must run along the diffusion images of case '{labeled.case.id}', but is turned."
+        )
+    first, step = own.to_index(network.origin_mm), np.divide(network.spacing_mm, own.spacing_mm)
+    channels = tuple(channel_of(spec, sequence) for sequence in (MRSequence.HBV, MRSequence.ADC))
+    field_mm = labeled.along_phase_mm if labeled.is_phantom else None
+    z_mm, y_mm, x_mm = own.spacing_mm[::-1]
+    return OnTheFlyDistortion(
+        signals=torch.from_numpy(signals_of(hbv, labeled.images[ADC_CORRECTED])),
+        own_mm=None if field_mm is None else torch.from_numpy(field_mm.resample_to(own).array),
+        spacing_mm=(z_mm, y_mm, x_mm),
+        places=tuple(tuple((first[k] + step[k] * np.arange(network.size[k])).tolist()) for k in (2, 1, 0)),
+        phase_axis=2 - PHASE_AXES[labeled.phase_axis],
+        channels=channels,
+        scales=tuple(prepared.scales[channel] for channel in channels),
+        keeps_zeros=spec.preprocess.normalization == ZSCORE_NONZERO,
+    )
 
 
 def draw_displacement_mm(shape: IntTriple, spacing_mm: Triple, rng: np.random.Generator) -> np.ndarray:

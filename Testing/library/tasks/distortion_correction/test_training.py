@@ -20,9 +20,9 @@ from VFMTransferLib.tasks.distortion_correction import training as module
 from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_CORRECTED
 from VFMTransferLib.tasks.distortion_correction.training import (
     IMAGE_WEIGHT,
-    OnTheFlyDistortion,
     displacement_loss,
     draw_displacement_mm,
+    on_the_fly_distortion,
     undistorted,
 )
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
@@ -79,7 +79,7 @@ def test_a_displacement_can_be_learned_from_the_image_alone():
 def test_the_cases_own_field_gives_the_case_as_predicted(family, monkeypatch):
     study, spec = a_scan(), tiny_study_spec(family, TASK)
     prepared = prepare_labeled(study, spec)
-    fresh = OnTheFlyDistortion(study, prepared, spec)
+    fresh = on_the_fly_distortion(study, prepared, spec)
     own_mm = study.along_phase_mm.to_nearest_lps().array
     slab, _ = fresh._around(START, SIZE)
     monkeypatch.setattr(module, "draw_displacement_mm", lambda *_: own_mm[slab])
@@ -107,7 +107,7 @@ def test_only_a_phantom_is_made_like_a_scan_first(is_phantom):
     study, spec = a_study(TASK) if is_phantom else a_scan(), tiny_study_spec("profound", TASK)
     prepared = prepare_labeled(study, spec)
     images = torch.from_numpy(cut(prepared.array, START, SIZE))
-    fresh = OnTheFlyDistortion(study, prepared, spec)
+    fresh = on_the_fly_distortion(study, prepared, spec)
     one, other = (fresh.block(images, START, Generator().manual_seed(seed))[1] for seed in (1, 2))
     assert torch.equal(one[2:], other[2:]) is not is_phantom  # a scan's truth is the scan
 
@@ -117,7 +117,7 @@ def test_all_that_moved_a_phantom_is_its_target(monkeypatch):
     prepared = prepare_labeled(study, spec)
     monkeypatch.setattr(module, "draw_displacement_mm", lambda shape, *_: np.zeros(shape, np.float32))
     monkeypatch.setattr(module, "_MOVED_MM", 4.0)  # so that interpolation counts little
-    fresh = OnTheFlyDistortion(study, prepared, spec)
+    fresh = on_the_fly_distortion(study, prepared, spec)
     own = cut(TASKS[TASK].training().targets(study, prepared, spec), START, SIZE)[0]
     found = [
         fresh.block(torch.from_numpy(cut(prepared.array, START, SIZE)), START, Generator().manual_seed(seed))[1]
@@ -142,7 +142,7 @@ def test_what_is_not_diffusion_stays():
     study, spec = a_study(TASK), tiny_study_spec("profound", TASK)
     prepared = prepare_labeled(study, spec)
     before = torch.from_numpy(cut(prepared.array, START, SIZE))
-    images, _ = OnTheFlyDistortion(study, prepared, spec).block(before, START, Generator().manual_seed(0))
+    images, _ = on_the_fly_distortion(study, prepared, spec).block(before, START, Generator().manual_seed(0))
     assert torch.equal(images[0], before[0])
     assert not torch.equal(images[1], before[1])
 
@@ -154,7 +154,7 @@ def test_a_turned_grid_cannot_be_distorted_anew():
         prepared, geometry=replace(prepared.geometry, direction=(0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
     )
     with pytest.raises(DatasetError, match="must run along"):
-        OnTheFlyDistortion(study, turned, spec)
+        on_the_fly_distortion(study, turned, spec)
 
 
 def test_drawn_displacements_are_those_of_pelvic_scans():
