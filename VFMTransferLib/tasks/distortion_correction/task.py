@@ -36,6 +36,9 @@ ADC_CORRECTED = "adc-corrected"
 ASSUMED_B = 1400.0  # s/mm², of each case's high-b image, whatever it states; the rule below was chosen with it
 PHASE_VOXEL_MM = 2.0  # of the readout; a diffusion image that was interpolated later still moved by these
 SLOW_MM, FAST_MM = 90.0, 45.0  # how fast the field varies that a shim leaves over, as in the phantoms
+# Standard deviation of the Gaussian by which displacements of neighboring slices are made alike; chosen on phantoms and on
+# three exams (docs/results.md), and short against `FAST_MM`.
+ACROSS_SLICES_MM = 10.0
 _READOUT_S, _SHIM_SLOW_HZ, _SHIM_FAST_HZ = 0.042, 18.0, 8.0  # of a scan that is distorted once
 _PER_MM2 = 1e-6
 _HALF = 0.5
@@ -115,9 +118,15 @@ class DistortionCorrection(ImageTask):
         )
 
     def decode(self, output: NetworkOutput) -> Result:
-        return self.undistorted(
-            output.logits[0], output.prepared, output.case, output.provenance, output.options.phase_axis
-        )
+        """As the network found it; of one that sees each slice alone, smoothed across slices."""
+        along_mm, prepared, source = output.logits[0], output.prepared, output.provenance
+        if output.spec.is_slice_based:
+            along_mm = smooth_across_slices(along_mm, prepared.geometry.spacing_mm[2])
+            source = source.with_notes(
+                f"The displacement was smoothed across slices (Gaussian, {ACROSS_SLICES_MM:g} mm; ours), each of which "
+                "the network sees alone."
+            )
+        return self.undistorted(along_mm, prepared, output.case, source, output.options.phase_axis)
 
     def undistorted(
         self, along_phase_mm: np.ndarray, prepared: Prepared, case: Case, provenance: Provenance, phase_axis: str
@@ -324,6 +333,12 @@ def distorted_images(
     ratio = np.divide(moved_base, moved_high, out=np.ones_like(moved_base), where=seen)
     adc = np.where(seen, np.log(np.maximum(ratio, 1.0)) / (ASSUMED_B * _PER_MM2), 0).astype(np.float32)
     return moved_high, adc
+
+
+def smooth_across_slices(along_mm: np.ndarray, slice_mm: float) -> np.ndarray:
+    """A displacement (D, H, W) as a field that varies slowly from slice to slice has it; the first axis is smoothed."""
+    width = ACROSS_SLICES_MM / slice_mm
+    return ndimage.gaussian_filter1d(along_mm.astype(np.float32, copy=False), width, axis=0, mode="nearest")
 
 
 def displacement_field(along_phase_mm: np.ndarray, prepared: Prepared, axis: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from prediction_cases import SOURCE, decode, points_mm
+from specs import MODELS
 from study_examples import a_study as phantom_study
 from task_cases import a_scan, prepared_for
 
@@ -75,6 +76,20 @@ def test_constant_displacement_moves_the_image_along_the_phase_axis(a_case, phas
     )
     np.testing.assert_allclose(result.images["hbv-corrected"].array, sitk.GetArrayFromImage(shifted), atol=1e-3)
     assert result.images["adc-corrected"].geometry == a_case[Sequence.ADC].geometry
+
+
+@pytest.mark.parametrize(("family", "is_smoothed"), [("profound", False), ("provicnet", True)])
+def test_what_a_network_of_single_slices_finds_is_smoothed_across_them_alone(a_case, family, is_smoothed):
+    """A field varies slowly; from one slice to the next such a network may err one way and then the other."""
+    prepared, _ = prepared_for(a_case, "distortion-correction")
+    spec = MODELS[f"{family}-restoration-distortion-correction"]
+    z, _, x = np.indices(prepared.region.shape)
+    slices, wave = np.where(z % 2, 3.0, -3.0), np.sin(x / 4)
+    result = decode(np.float32(slices + wave)[None], prepared, a_case, spec, SOURCE)
+    expected = displacement_field(wave if is_smoothed else slices + wave, prepared, 0)
+    middle = len(expected) // 2  # beyond the last slice there is none to smooth with
+    np.testing.assert_allclose(result.displacement_mm[middle], expected[middle], atol=0.3)
+    assert any("smoothed across slices" in note for note in result.provenance.notes) == is_smoothed
 
 
 def test_signal_that_was_squeezed_is_spread_again():
