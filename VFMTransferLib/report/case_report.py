@@ -202,14 +202,15 @@ def _image_facts(comparison: Comparison) -> list[tuple[str, str]]:
     output = in_gland if any(m.subject == in_gland for m in comparison.measures) else output
     kinds = ("mae", "psnr_db", "ssim")
     where = " in the gland" if output == in_gland else ""
-    found = [(_shown(comparison, kind, output, Between.A_B), f"{KINDS[kind].title} A vs B{where}") for kind in kinds]
-    if comparison.has_reference:  # first, since A and B may be wrong alike
-        against = [
-            (_of_both(comparison, kind, output), f"{KINDS[kind].title} against the reference{where}, A / B")
-            for kind in ("mae", "ssim")
-        ]
-        found = [*against, found[0], found[-1]]
-    return found
+    between = [(_shown(comparison, kind, output, Between.A_B), f"{KINDS[kind].title} A vs B{where}") for kind in kinds]
+    against = [
+        (_of_both(comparison, kind, output), f"{KINDS[kind].title} against the reference{where}, A / B")
+        for kind in (("mae", "ssim") if comparison.has_reference else ())
+    ]
+    if comparison.a.is_withheld and comparison.b.is_withheld:  # both show one image, whose agreement says nothing
+        return [("withheld", "A and B: the images are uncorrected, and the same"), *against]
+    # The reference first, since A and B may be wrong alike.
+    return [*against, between[0], between[-1]] if against else between
 
 
 def _of_both(comparison: Comparison, kind: str, subject: str) -> str:

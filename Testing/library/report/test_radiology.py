@@ -194,6 +194,20 @@ def test_a_withheld_correction_is_stated_above_the_images(tmp_path):
     assert "B: The correction" not in above
 
 
+@pytest.mark.parametrize(("moved_mm", "first"), [((0, 0), "withheld"), ((0, 2), None), ((2, 2), None)])
+def test_where_both_corrections_are_withheld_no_agreement_is_shown(moved_mm, first):
+    grid = a_case()["hbv"].geometry
+    a, b = (
+        replace(result, displacement_mm=np.full((*grid.shape, 3), moved, np.float32))
+        for result, moved in zip(
+            image_pair("distortion-correction", "hbv-corrected", grid, 90.0), moved_mm, strict=True
+        )
+    )
+    tiles = facts(compare(a_case(), a, b))
+    assert any("A vs B" in text for _, text in tiles) == (first is None)
+    assert first is None or tiles == [(first, "A and B: the images are uncorrected, and the same")]
+
+
 def test_without_a_prostate_the_naive_adc_is_the_mean_over_all_tissue():
     scene = build_scene(compare(a_case(), *translation_pair()))  # the measured ADC is the reference
     (value,) = np.unique(scene.images["naive:adc-synthetic"])
