@@ -93,7 +93,7 @@ TRAINING := $(OUT)/training
 RECIPES := Resources/Training
 # Where a pair's pretrained arm starts.
 START_super-resolution := start-provicnet-synthetic
-START_distortion-correction := start-provicnet
+START_distortion-correction := start-provicnet-contrastive
 START_adc-translation := start-provicnet-contrastive
 START_lesion-segmentation := start-provicnet-contrastive
 START_classification := start-provicnet-contrastive
@@ -115,9 +115,6 @@ bundle-anatomy-segmentation: data-given $(VENV)/.installed-dev
 $(PAIRS:%=bundle-%): bundle-%: data-given $(VENV)/.installed-dev | $(TRAINING)/$$(START_$$*)
 	$(FINETUNE) $(RECIPES)/$*.json --arm scratch
 	$(FINETUNE) $(RECIPES)/$*.json --arm pretrained --init $(TRAINING)/$(START_$*)
-
-$(TRAINING)/start-provicnet: | $(VENV)/.installed-dev
-	$(BIN)/vfm-transfer pretrain --pretext contrastive --phantoms 24 --steps 400 -o $@
 
 $(TRAINING)/start-provicnet-contrastive: | $(VENV)/.installed-dev
 	$(BIN)/vfm-transfer pretrain --pretext contrastive --phantoms 160 --steps 900 -o $@

@@ -13,12 +13,6 @@ from VFMTransferLib.bundles.card import card_sections, model_card
 from VFMTransferLib.training.recipes import read_recipe
 
 ROOT = Path(__file__).parents[1]
-# Tasks whose measures are those of today.
-UNCHANGED = ("adc-translation", "anatomy-segmentation", "classification", "lesion-segmentation", "super-resolution")
-DEFINITIONS = (
-    "Measures and naive baseline are defined as they were when it was trained; see "
-    "[docs/results.md](../../../../docs/results.md#definitions-of-the-measures-now-and-in-the-shipped-numbers)."
-)
 
 
 def main() -> None:
@@ -29,13 +23,12 @@ def main() -> None:
             bundle = read_bundle(folder)
             recipe = recipes[folder.name.removesuffix(f"-{bundle.arm}")]
             old = card_sections(bundle.card_path.read_text(encoding="utf-8"))
-            measured = old.get("Measured") or old["Validation and performance"].removesuffix(DEFINITIONS).rstrip()
             trained = old["Training"].split("\n\n")[0]
             card = model_card(
                 bundle,
                 population=recipe.population,
                 training=(trained, recipe.attribution),
-                measured=(measured,) if bundle.spec.task in UNCHANGED else (measured, DEFINITIONS),
+                measured=(old["Validation and performance"].rstrip(),),
                 limits=recipe.limits,
             )
             bundle.card_path.write_text(card, encoding="utf-8")
