@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := build
-# Python compiles what is imported; most of PyTorch never is.
+# Python compiles what is imported, once; most of PyTorch never is. Images of containers often set this variable, by which
+# each process would compile PyTorch again.
+unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-compile
 
 # Tests run as two processes on machines of two cores and more; each network then keeps to one thread.
