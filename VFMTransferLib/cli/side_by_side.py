@@ -27,7 +27,7 @@ from ..evaluation.comparison import (
     comparison_document,
     save_cohort,
 )
-from ..evaluation.measures import KINDS, quantity_title
+from ..evaluation.measures import KINDS, Between, quantity_title
 from ..evaluation.outputs import Reference, checked_references, place
 from ..inference.findings import Findings, findings_folder
 from ..inference.predict import CasePredictor, PredictOptions, needed_sequences, require_fit
@@ -63,9 +63,15 @@ def compare_cases(args: argparse.Namespace, on_progress: OnProgress) -> tuple[di
             return cohort_document(cohort), lines
         comparison, page = next(_compared(args, pair, lambda case_id: folder, on_progress))
         lines = warning_lines(comparison.cautions)
-        lines += [f"{m.title}, {m.subject}, {m.between}: {quantity_title(m.text, m.unit)}" for m in comparison.measures]
+        lines += measure_lines(comparison)
         document = comparison_document(comparison)
         return document, [*lines, *document["notes"], str(args.output / page.name)]
+
+
+def measure_lines(comparison: Comparison) -> list[str]:
+    """A line a number; without the agreement of two images that are the same since both corrections were withheld."""
+    measures = (m for m in comparison.measures if not (comparison.is_withheld and m.between is Between.A_B))
+    return [f"{m.title}, {m.subject}, {m.between}: {quantity_title(m.text, m.unit)}" for m in measures]
 
 
 def warning_lines(cautions: Mapping[str, str], case_id: str = "") -> list[str]:

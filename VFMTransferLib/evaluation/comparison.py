@@ -92,6 +92,11 @@ class Comparison:
         return bool(self.reference) or self.true_class is not None
 
     @property
+    def is_withheld(self) -> bool:
+        """Whether both corrections were withheld: A and B show the case's own images, and agree for that reason."""
+        return self.a.is_withheld and self.b.is_withheld
+
+    @property
     def cautions(self) -> dict[str, str]:
         """`A` or `B` → a sentence that must be read before the result is looked at."""
         results = {"A": self.a, "B": self.b}

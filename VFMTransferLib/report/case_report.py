@@ -207,7 +207,7 @@ def _image_facts(comparison: Comparison) -> list[tuple[str, str]]:
         (_of_both(comparison, kind, output), f"{KINDS[kind].title} against the reference{where}, A / B")
         for kind in (("mae", "ssim") if comparison.has_reference else ())
     ]
-    if comparison.a.is_withheld and comparison.b.is_withheld:  # both show one image, whose agreement says nothing
+    if comparison.is_withheld:
         return [("withheld", "A and B: the images are uncorrected, and the same"), *against]
     # The reference first, since A and B may be wrong alike.
     return [*against, between[0], between[-1]] if against else between

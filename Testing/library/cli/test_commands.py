@@ -8,14 +8,15 @@ from functools import partial
 
 import numpy as np
 import pytest
+from comparison_cases import a_case, image_pair
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.cli.predict import summary
-from VFMTransferLib.cli.side_by_side import row_text
+from VFMTransferLib.cli.side_by_side import measure_lines, row_text
 from VFMTransferLib.core.measurements import DiceEstimate
 from VFMTransferLib.core.result import Lesion, Provenance, Result
 from VFMTransferLib.core.volume import Volume
-from VFMTransferLib.evaluation.comparison import CohortRow
+from VFMTransferLib.evaluation.comparison import CohortRow, compare
 from VFMTransferLib.io import read_volume, write_volume
 from VFMTransferLib.phantom import make_phantom, write_phantom
 from VFMTransferLib.tasks import find_task
@@ -209,6 +210,18 @@ def test_a_withheld_correction_is_a_warning(is_withheld):
     source = Provenance("b", "B", "", "", "onnx", "cpu")
     lines = summary(Result("p001", "distortion-correction", source, displacement_mm=field_mm))
     assert any(line.startswith("WARNING: The correction was withheld") for line in lines) == is_withheld
+
+
+@pytest.mark.parametrize(("moved_mm", "is_shown"), [((0, 0), False), ((0, 2), True)])
+def test_where_both_corrections_are_withheld_compare_prints_no_agreement(moved_mm, is_shown):
+    grid = a_case()["hbv"].geometry
+    pair = image_pair("distortion-correction", "hbv-corrected", grid, 90.0)
+    a, b = (
+        replace(result, displacement_mm=np.full((*grid.shape, 3), moved, np.float32))
+        for result, moved in zip(pair, moved_mm, strict=True)
+    )
+    lines = measure_lines(compare(a_case(), a, b))
+    assert any(", a-b: " in line for line in lines) == is_shown
 
 
 def test_predict_of_a_cohort_warns_by_case_and_network(a_study, tmp_path, capsys, doubtful, monkeypatch):
