@@ -100,6 +100,10 @@ class DatasetError(VFMTransferError):
     """A folder of cases cannot serve for training or for the task."""
 
 
+class DivergedError(VFMTransferError):
+    """The gradients of a training are no longer finite; its last checkpoint is from before."""
+
+
 class ConfigError(VFMTransferError):
     """A study's configuration is invalid; the message names file and key."""
 

@@ -23,7 +23,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..core.decoding import OMITTED, Limits, NotNegative, Share, to_json
-from ..core.errors import CheckpointError
+from ..core.errors import CheckpointError, DivergedError
 from ..core.files import atomic_file
 from ..core.terms import OnProgress
 from .distributed import DistributedContext
@@ -318,7 +318,12 @@ class Run:
         rate = self.schedule.rate(self.step, self.plateau)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip, error_if_nonfinite=True)
+        if not torch.isfinite(nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)):
+            also = " or precision float32" if self.schedule.precision == "bfloat16" else ""
+            raise DivergedError(
+                f"The gradients of a training must be finite, but at step {self.step} they are not: it diverged, and "
+                f"would do so again. What was saved before is kept. Train again with a lower learning rate{also}."
+            )
         self.optimizer.step()
         self.step += 1
         # The average of a young run is of the last tenth of its steps, not of its random start.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from VFMTransferLib.core.decoding import to_json
-from VFMTransferLib.core.errors import CheckpointError
+from VFMTransferLib.core.errors import CheckpointError, DivergedError
 from VFMTransferLib.training.distributed import DistributedContext
 from VFMTransferLib.training.loop import (
     Run,
@@ -169,11 +169,15 @@ def test_the_average_by_hand():
     torch.testing.assert_close(run.average["0.weight"], decay * first + (1 - decay) * second)
 
 
-def test_a_step_that_is_no_number_stops_the_run():
+@pytest.mark.parametrize(("precision", "advice"), [("float32", "rate."), ("bfloat16", "rate or precision float32.")])
+def test_a_step_that_is_no_number_stops_the_run_before_it_changes_a_weight(precision, advice):
     network = a_network()
-    run = a_run(network, Schedule(2))
-    with pytest.raises(RuntimeError, match="non-finite"):
+    run = a_run(network, Schedule(2, precision=precision))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(DivergedError, match="at step 0 they are not") as caught:
         run.learn([(torch.full((1, 3), torch.nan),)], seed=0)
+    assert str(caught.value).endswith(f"Train again with a lower learning {advice}")
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
 def test_a_checkpoint_holds_tensors_only_and_brings_all_back(tmp_path):
