@@ -148,7 +148,7 @@ class DistortionCorrection(ImageTask):
         return Result(case.id, self.id, provenance.with_notes(note), images=images, displacement_mm=field_mm)
 
     def checked(self, result: Result, case: Case, gland: Volume | None) -> Result:
-        """The correction, or the images as they were where it is small or does not improve their match with T2w.
+        """The correction, or the images as they were where it is small or hardly improves their match with T2w.
 
         The rule is ours: in and around the gland the mean displacement must reach `MIN_SHIFT_MM`, half a voxel of the
         readout, and `match_with_t2w` must rise by the share `MIN_MATCH_RISE`.
@@ -169,8 +169,8 @@ class DistortionCorrection(ImageTask):
             note = f"The correction improves the match with T2w {where} ({numbers})."
             return replace(result, provenance=result.provenance.with_notes(note))
         note = (
-            "The correction was withheld and the images are uncorrected: it is small, or does not improve the match "
-            f"with T2w {where} ({numbers})."
+            f"The correction was withheld and the images are uncorrected: it must move tissue by {MIN_SHIFT_MM:g} mm "
+            f"and raise the match with T2w by {MIN_MATCH_RISE:.0%} {where}, but does not ({numbers})."
         )
         images = {name: Volume(v.array, v.geometry, name) for name, v in zip(self.outputs, (hbv, adc), strict=True)}
         provenance = result.provenance.with_notes(note)
