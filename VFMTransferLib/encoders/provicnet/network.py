@@ -374,7 +374,9 @@ class ProViCNetClassifier(_SliceEncoders):
         """
         *windows, positions = windows_and_positions
         tissue = self.segment(windows, positions)
-        places = F.avg_pool2d(tissue.softmax(dim=1)[:, _CANCERS], _PLACE_PX).flatten(2)  # (B, cancers, places)
+        # In float32: bfloat16 has no number between 0.996 and 1, and rounds 1 - _RARELY to 1, whose logit is infinite.
+        probabilities = tissue.float().softmax(dim=1)[:, _CANCERS]
+        places = F.avg_pool2d(probabilities, _PLACE_PX).flatten(2)  # (B, cancers, places)
         worst = places.amax(dim=2).clamp(_RARELY, 1 - _RARELY)
         extent = places.sum(dim=2).clamp(min=_RARELY)
         logits = self.head(torch.cat([worst.log() - (1 - worst).log(), extent.log()], dim=1))

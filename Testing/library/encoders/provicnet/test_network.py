@@ -133,3 +133,17 @@ def test_positions_may_be_whole_numbers():
     x, counts = inputs(SMALL_SPECS["provicnet-t2w"], (1, 1, 1))
     with torch.inference_mode():
         torch.testing.assert_close(network(x, counts.long()), network(x, counts))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_classifier_that_is_certain_of_a_cancer_has_finite_logits_and_gradients(precision):
+    network = small_network("provicnet-classifier").train()
+    last = network.segmentation[-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([-30.0, -30.0, -30.0, 30.0]))  # significant cancer, everywhere
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        logits, _ = network(*inputs(SMALL_SPECS["provicnet-classifier"], (1, 1, 1)))
+    logits.float().sum().backward()
+    assert torch.isfinite(logits).all()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
