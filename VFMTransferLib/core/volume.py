@@ -223,7 +223,7 @@ class Volume:
             part = part if interpolation == "nearest" else part.astype(np.float32, copy=False)
             return Volume(part, geometry, self.name)
         image = self.to_sitk()
-        if interpolation != "nearest":
+        if interpolation != "nearest" and image.GetPixelID() != sitk.sitkFloat32:  # a cast copies in any case
             image = sitk.Cast(image, sitk.sitkFloat32)
         if min(self.geometry.size) == 1:
             image = _thickened(image)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
@@ -379,10 +380,11 @@ def diffusion_shift_mm(t2w: Volume, diffusion: Volume, gland: Volume) -> tuple[f
     )
     fixed = _levels(t2w.with_array(smooth).resample_to(grid).array)
     axes = np.reshape(grid.direction, (3, 3))
+    near = _within_reach(diffusion, grid, sum(reach for reach, _ in _SEARCH))
 
     def likeness(x: float, y: float) -> float:
         moved = np.asarray(grid.origin_mm) + axes[:, 0] * x + axes[:, 1] * y
-        there = diffusion.resample_to(replace(grid, origin_mm=tuple(moved.tolist())))  # type: ignore[arg-type]
+        there = near.resample_to(replace(grid, origin_mm=tuple(moved.tolist())))  # type: ignore[arg-type]
         return _mutual_information(fixed, _levels(there.array))
 
     best = (0.0, 0.0)
@@ -394,6 +396,19 @@ def diffusion_shift_mm(t2w: Volume, diffusion: Volume, gland: Volume) -> tuple[f
         if reach == _SEARCH[0][0] and (max(map(abs, best)) >= reach or _peak(tried, best) < _MIN_PEAK):
             return None
     return best
+
+
+def _within_reach(volume: Volume, grid: Geometry, reach_mm: float) -> Volume:
+    """The part of a volume that a grid shows when moved by as much in its plane; a small part is copied faster."""
+    reach = np.array([reach_mm, reach_mm, 0.0]) / grid.spacing_mm
+    corners = [(low, high) for low, high in zip(-reach, np.array(grid.size) - 1 + reach, strict=True)]
+    index = volume.geometry.to_index(grid.to_world(np.array(list(product(*corners)))))[:, ::-1]
+    # With two voxels along each axis, since one of a single slice counts as thick.
+    last = np.maximum(np.array(volume.array.shape) - 2, 0)
+    start = np.clip(np.floor(index.min(axis=0)).astype(int) - 1, 0, last)
+    stop = np.clip(np.ceil(index.max(axis=0)).astype(int) + 2, start + 2, volume.array.shape)
+    z, y, x = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    return volume.cropped_to((z, y, x))
 
 
 def _peak(tried: Mapping[tuple[float, float], float], best: tuple[float, float]) -> float:

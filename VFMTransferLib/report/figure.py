@@ -54,7 +54,7 @@ def figure_png(scene: Scene) -> bytes:
         panels = _segmentation_panels(frame) if scene.kind == "segmentation" else _image_panels(frame)
     sheet = _sheet(panels, frame)
     stream = io.BytesIO()
-    sheet.save(stream, "PNG", optimize=True)
+    sheet.save(stream, "PNG")  # at the usual effort: the highest takes four times as long for 8 % fewer bytes
     return stream.getvalue()
 
 

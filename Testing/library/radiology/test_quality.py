@@ -10,9 +10,11 @@ from VFMTransferLib.core.measurements import Acquisition
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.phantom import Conditions, make_phantom
+from VFMTransferLib.phantom.canvas import rotation
 from VFMTransferLib.radiology.quality import (
     SHIFT_MM,
     _squares,
+    _within_reach,
     body_of,
     diffusion_shift_mm,
     ghost_ratio,
@@ -205,6 +207,21 @@ def test_a_shift_is_stated_as_far_as_it_is_looked_for_and_no_further(seed):
     assert criterion.sentence.startswith("No shift within 15 mm makes both images of the prostate alike.")
     noise = np.random.default_rng(0).normal(1000, 100, adc.array.shape).astype(np.float32)
     assert diffusion_shift_mm(t2w, adc.with_array(noise), phantom.gland) is None
+
+
+@pytest.mark.parametrize("middle_mm", [(0.0, 0.0, 0.0), (70.0, -60.0, 25.0)])
+@pytest.mark.parametrize("slices", [1, 20])
+def test_a_part_of_diffusion_shows_what_all_of_it_shows_wherever_the_grid_is_moved(middle_mm, slices):
+    rng = np.random.default_rng(0)
+    turned = rotation(5.0, -3.0, 8.0)
+    whole = Geometry.centered(np.zeros(3), (90, 100, slices), (2.0, 2.0, 3.0), turned)
+    diffusion = Volume(rng.random((slices, 100, 90), np.float32), whole)
+    grid = Geometry.centered(np.array(middle_mm), (30, 24, 8), (1.5, 1.7, 3.0), np.eye(3))
+    part = _within_reach(diffusion, grid, 10.0)
+    assert part.array.size < 0.6 * diffusion.array.size
+    for x, y in [(0, 0), (10, 10), (-10, 10), (10, -10), (-10, -10), *rng.uniform(-10, 10, (6, 2))]:
+        moved = replace(grid, origin_mm=tuple(np.add(grid.origin_mm, (x, y, 0.0)).tolist()))
+        np.testing.assert_allclose(part.resample_to(moved).array, diffusion.resample_to(moved).array, atol=1e-5)
 
 
 def test_an_undistorted_phantom_has_no_shift():
