@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from small_sweeps import PROFOUND, a_document, prepared_sweep, write_config
 
 from VFMTransferLib.core.errors import ConfigError, DatasetError
 from VFMTransferLib.io.images import write_volume
+from VFMTransferLib.metrics.classification import auroc
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.config import CONFIG, PHANTOMS, REAL, RunKey, planned_runs, read_config
 from VFMTransferLib.study.label_efficiency import EFFICIENCY, EfficiencyRow, label_efficiency, replaced_cases
 from VFMTransferLib.study.run import run_one, run_sha256
-from VFMTransferLib.study.summary import mean_over_cases, summarize
+from VFMTransferLib.study.summary import AREA, SAID, TRUE, mean_over_cases, summarize
 from VFMTransferLib.study.tables import MetricRow, RunRow, StudyTables, read_rows, read_tables, write_tables
 from VFMTransferLib.study.workspace import run_cases, split_of_run
 
@@ -213,7 +215,10 @@ def test_other_masks_change_the_checksum_of_the_runs_that_they_train(tmp_path):
             assert (run_sha256(run, config) == run_sha256(run, changed)) == (run.trained_on != REAL)
 
 
-@pytest.mark.parametrize(("folder", "trained_on"), [(SHIPPED, REAL), (SHIPPED / "adc-translation", PHANTOMS)])
+@pytest.mark.parametrize(
+    ("folder", "trained_on"),
+    [(SHIPPED, REAL), (SHIPPED / "adc-translation", PHANTOMS), (SHIPPED / "classification", PHANTOMS)],
+)
 def test_the_shipped_tables_follow_from_their_runs_and_cases(folder, trained_on):
     config, tables = read_config(folder / CONFIG), read_tables(folder)
     columns = ("encoder", "task", "arm", "seed", "labelled_cases", "trained_on")
@@ -222,14 +227,17 @@ def test_the_shipped_tables_follow_from_their_runs_and_cases(folder, trained_on)
     assert set(runs) == planned
     for key, run in runs.items():
         names = split_of_run(key, config).test
-        own = [
-            row
-            for row in tables.metrics
-            if row.metric == run.metric and RunKey(*(getattr(row, c) for c in columns)) == key
-        ]
-        assert {row.case for row in own} == set(names)
-        assert len(own) == run.n_test_cases
-        assert run.value == pytest.approx(np.mean([row.value for row in own]))
+        own: dict[str, dict[str, float]] = defaultdict(dict)
+        for row in tables.metrics:
+            if row.case and RunKey(*(getattr(row, c) for c in columns)) == key:
+                own[row.metric][row.case] = row.value
+        # An AUROC is of all cases, by what of each it is made of.
+        needed = (run.metric,) if run.metric != AREA else (SAID, TRUE)
+        assert all(set(own[metric]) == set(names) for metric in needed)
+        assert len(names) == run.n_test_cases
+        found = [[own[metric][name] for name in names] for metric in needed]
+        value = np.mean(found[0]) if run.metric != AREA else auroc(found[0], np.array(found[1]) > 0)
+        assert run.value == pytest.approx(value)
     assert label_efficiency(tables) == read_rows(folder / EFFICIENCY, EfficiencyRow)
 
 
