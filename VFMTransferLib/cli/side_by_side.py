@@ -27,7 +27,7 @@ from ..evaluation.comparison import (
     comparison_document,
     save_cohort,
 )
-from ..evaluation.measures import KINDS, Between, quantity_title
+from ..evaluation.measures import KINDS, quantity_title
 from ..evaluation.outputs import Reference, checked_references, place
 from ..inference.findings import Findings, findings_folder
 from ..inference.predict import CasePredictor, PredictOptions, needed_sequences, require_fit
@@ -69,9 +69,8 @@ def compare_cases(args: argparse.Namespace, on_progress: OnProgress) -> tuple[di
 
 
 def measure_lines(comparison: Comparison) -> list[str]:
-    """A line a number; without the agreement of two images that are the same since both corrections were withheld."""
-    measures = (m for m in comparison.measures if not (comparison.is_withheld and m.between is Between.A_B))
-    return [f"{m.title}, {m.subject}, {m.between}: {quantity_title(m.text, m.unit)}" for m in measures]
+    """A line a number."""
+    return [f"{m.title}, {m.subject}, {m.between}: {quantity_title(m.text, m.unit)}" for m in comparison.shown_measures]
 
 
 def warning_lines(cautions: Mapping[str, str], case_id: str = "") -> list[str]:

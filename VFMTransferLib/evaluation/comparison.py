@@ -97,6 +97,11 @@ class Comparison:
         return self.a.is_withheld and self.b.is_withheld
 
     @property
+    def shown_measures(self) -> tuple[Measure, ...]:
+        """Those that a reader is shown: where both corrections were withheld, not the agreement of A with B."""
+        return tuple(m for m in self.measures if not (self.is_withheld and m.between is Between.A_B))
+
+    @property
     def cautions(self) -> dict[str, str]:
         """`A` or `B` → a sentence that must be read before the result is looked at."""
         results = {"A": self.a, "B": self.b}

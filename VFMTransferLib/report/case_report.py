@@ -63,6 +63,7 @@ _LESIONS = ("lesions_matched", "lesions_added", "lesions_missed")
 AGREEMENT = "Agreement of A with B"
 ERROR = "Against the reference"
 NO_REFERENCE = "No reference is known for this case: agreement of A with B does not show which of them is right."
+WITHHELD = "Both corrections were withheld: A and B are the case's own images, so that they do not differ."
 WITH_REFERENCE = "Agreement of A with B is no accuracy; only the columns against the reference show the error of each."
 _WHO = {
     Between.A: "A",
@@ -121,7 +122,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
         orientation=_orientation(scene),
         figure=base64.b64encode(figure).decode("ascii"),
         figure_text=_figure_text(scene),
-        reference_note=WITH_REFERENCE if comparison.has_reference else NO_REFERENCE,
+        reference_note=_reference_note(comparison),
         tables=measure_tables(comparison),
         footnotes=_footnotes(comparison),
         probabilities=[
@@ -270,6 +271,12 @@ class Table:
     rows: Sequence[tuple[str, Sequence[tuple[str, str, bool]]]]
 
 
+def _reference_note(comparison: Comparison) -> str:
+    if comparison.is_withheld:
+        return WITHHELD
+    return WITH_REFERENCE if comparison.has_reference else NO_REFERENCE
+
+
 def measure_tables(comparison: Comparison) -> list[Table]:
     """The tables of the task's kind of output that have rows."""
     error = [(ERROR, "log_loss", arm) for arm in _ARMS] if comparison.has_reference else []
@@ -309,27 +316,27 @@ def _columns(comparison: Comparison, agreement: Sequence[str], error: Sequence[s
 
 def _image_columns(comparison: Comparison) -> list[Column]:
     kinds = ("mean_difference", "mae", "psnr_db", "ssim")
-    measured = {m.between for m in comparison.measures}
-    moved = any(m.kind == "displacement_difference_mm" for m in comparison.measures)
+    measured = {m.between for m in comparison.shown_measures}
+    moved = any(m.kind == "displacement_difference_mm" for m in comparison.shown_measures)
     arms = [arm for arm in (*_ARMS, Between.INPUT_REFERENCE, Between.NAIVE_REFERENCE) if arm in measured]
     agreement = (*kinds, "displacement_difference_mm") if moved else kinds
     return [
-        *((AGREEMENT, kind, Between.A_B) for kind in agreement),
+        *((AGREEMENT, kind, Between.A_B) for kind in agreement if Between.A_B in measured),
         *((ERROR, kind, arm) for kind in kinds[1:] for arm in arms),
     ]
 
 
 def _table(comparison: Comparison, columns: Sequence[Column], heading: str) -> Table:
-    found = {(m.kind, m.subject, m.between): m for m in comparison.measures}
+    found = {(m.kind, m.subject, m.between): m for m in comparison.shown_measures}
     kinds = {kind for _, kind, _ in columns}
-    subjects = list(dict.fromkeys(m.subject for m in comparison.measures if m.kind in kinds))
+    subjects = list(dict.fromkeys(m.subject for m in comparison.shown_measures if m.kind in kinds))
     first = str(Label.CSPCA) if comparison.task.output == "segmentation" else ""
     subjects.sort(key=lambda subject: not (subject == first or subject.endswith(f", {GLAND}")))  # what matters first
     groups = [group for group, _, _ in columns]
     firsts = [i == 0 or groups[i - 1] != groups[i] for i in range(len(groups))]
     units = []  # that all values of a column share, or nothing
     for _, kind, between in columns:
-        own = {m.unit for m in comparison.measures if (m.kind, m.between) == (kind, between)}
+        own = {m.unit for m in comparison.shown_measures if (m.kind, m.between) == (kind, between)}
         units.append(own.pop() if len(own) == 1 else "")
 
     def cell(found: Measure | None, unit: str) -> tuple[str, str]:
@@ -364,9 +371,11 @@ def _column_title(column: Column, unit: str) -> str:
 
 def _footnotes(comparison: Comparison) -> list[tuple[str, str]]:
     """Definitions of the measures, and why values are missing: what, and the rest of the sentence."""
-    kinds = dict.fromkeys(m.kind for m in comparison.measures if KINDS[m.kind].definition)
-    ranges = dict.fromkeys(m.note for m in comparison.measures if m.kind == "psnr_db" and m.note)
-    missing = dict.fromkeys((m.title, subject_title(m.subject), m.note) for m in comparison.measures if m.text == "n/a")
+    kinds = dict.fromkeys(m.kind for m in comparison.shown_measures if KINDS[m.kind].definition)
+    ranges = dict.fromkeys(m.note for m in comparison.shown_measures if m.kind == "psnr_db" and m.note)
+    missing = dict.fromkeys(
+        (m.title, subject_title(m.subject), m.note) for m in comparison.shown_measures if m.text == "n/a"
+    )
     return [
         *((KINDS[kind].title, f": {KINDS[kind].definition}") for kind in kinds),
         *(("PSNR, SSIM", f": {note}") for note in ranges),

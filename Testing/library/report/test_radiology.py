@@ -30,7 +30,7 @@ from VFMTransferLib.radiology.lesions import measure_lesions
 from VFMTransferLib.radiology.quality import measure_quality
 from VFMTransferLib.radiology.sectors import LEVELS, SECTORS, map_sectors
 from VFMTransferLib.report import write_report
-from VFMTransferLib.report.case_report import facts, measure_tables
+from VFMTransferLib.report.case_report import AGREEMENT, facts, measure_tables
 from VFMTransferLib.report.figure import CAPTION_PX, PANEL_PX, figure_png
 from VFMTransferLib.report.radiology import gland_table, key_images, lesion_rows, quality_rows, sector_map
 from VFMTransferLib.report.scene import build_scene, panels, scene_document
@@ -203,8 +203,11 @@ def test_where_both_corrections_are_withheld_no_agreement_is_shown(moved_mm, fir
             image_pair("distortion-correction", "hbv-corrected", grid, 90.0), moved_mm, strict=True
         )
     )
-    tiles = facts(compare(a_case(), a, b))
+    comparison = compare(a_case(), a, b)
+    tiles = facts(comparison)
     assert any("A vs B" in text for _, text in tiles) == (first is None)
+    groups = {group for table in measure_tables(comparison) for group, _ in table.groups}
+    assert (AGREEMENT in groups) == (first is None)
     assert first is None or tiles == [(first, "A and B: the images are uncorrected, and the same")]
 
 
