@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import fft
 
 from ..core.volume import Geometry, IntTriple, Triple, Volume
 from .canvas import Canvas, Lattice, rotation, smooth_field
@@ -189,18 +190,22 @@ def field_of_air_hz(air: np.ndarray, spacing_mm: Triple, tesla: float) -> np.nda
         air: Share of air in each voxel (D, H, W), 0..1.
         spacing_mm: Voxel along (z, y, x).
     """
-    padded = [2 * n for n in air.shape]
+    (d, h, w), (step_z, step_y, step_x) = air.shape, spacing_mm
     kz, ky, kx = np.meshgrid(
-        *(np.fft.fftfreq(n, step) for n, step in zip(padded, spacing_mm, strict=True)), indexing="ij", sparse=True
+        fft.fftfreq(2 * d, step_z), fft.fftfreq(2 * h, step_y), fft.rfftfreq(2 * w, step_x), indexing="ij", sparse=True
     )
     square = kz**2 + ky**2 + kx**2
     square[0, 0, 0] = 1.0
-    kernel = 1 / 3 - kz**2 / square
+    kernel = (1 / 3 - kz**2 / square).astype(np.float32)
     kernel[0, 0, 0] = 0.0
-    spectrum = np.fft.fftn(air, padded, axes=(0, 1, 2)) * kernel
-    hertz = np.fft.ifftn(spectrum).real * AIR_TISSUE_PPM * GYROMAGNETIC_MHZ_PER_T * tesla
-    d, h, w = air.shape
-    return hertz[:d, :h, :w].astype(np.float32)
+    # Axis by axis: lines of padding need no transform, neither do those that are cut off again.
+    spectrum = fft.fft(fft.rfft(air, 2 * w, axis=2), 2 * h, axis=1)
+    spectrum = fft.fft(spectrum, 2 * d, axis=0, overwrite_x=True)
+    spectrum *= kernel
+    spectrum = fft.ifft(spectrum, axis=0, overwrite_x=True)[:d]
+    spectrum = fft.ifft(spectrum, axis=1)[:, :h]
+    shift = np.ascontiguousarray(fft.irfft(spectrum, 2 * w, axis=2)[:, :, :w])
+    return shift * np.float32(AIR_TISSUE_PPM * GYROMAGNETIC_MHZ_PER_T * tesla)
 
 
 def distort(image: np.ndarray, shift_voxels: np.ndarray, axis: int) -> np.ndarray:
