@@ -7,7 +7,6 @@ lesions. A threshold fixed in advance would take away candidates of little confi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,17 +76,35 @@ def match_candidates(probability: np.ndarray, lesions: np.ndarray) -> tuple[tupl
     return tuple(found), count
 
 
-def average_precision(candidates: Sequence[Candidate], lesions: int) -> float:
-    """Area (0..1) under precision over recall, in steps, of the candidates of all cases and all their lesions.
+class Ranking:
+    """The candidates of some cases, the most confident first, and how many lesions each case has.
 
-    Candidates of equal confidence come together. By hand, because lesions without a candidate lower the recall, which
-    scikit-learn's `average_precision_score` cannot express. `nan` without lesions.
+    Their average precision is the area (0..1) under precision over recall, in steps; candidates of equal confidence
+    come together. By hand, because lesions without a candidate lower the recall, which scikit-learn's
+    `average_precision_score` cannot express.
     """
-    if lesions == 0:
-        return math.nan
-    area, hits, seen = 0.0, 0, 0
-    for confidence in sorted({candidate.confidence for candidate in candidates}, reverse=True):
-        group = [candidate.is_hit for candidate in candidates if candidate.confidence == confidence]
-        hits, seen = hits + sum(group), seen + len(group)
-        area += hits / seen * sum(group) / lesions
-    return area
+
+    def __init__(self, candidates: Sequence[Sequence[Candidate]], lesions: Sequence[int]) -> None:
+        ranked = sorted(((c.confidence, c.is_hit, i) for i, own in enumerate(candidates) for c in own), reverse=True)
+        confidence, is_hit, case = np.array(ranked, float).reshape(-1, 3).T
+        self._lesions, self._is_hit, self._case = np.asarray(lesions, float), is_hit, case.astype(int)
+        self._is_last = np.diff(confidence, append=-np.inf) != 0  # of those with equal confidence
+
+    @property
+    def cases(self) -> int:
+        """How many there are."""
+        return len(self._lesions)
+
+    def precision(self, times: np.ndarray) -> np.ndarray:
+        """Average precision (draws,) where each case is there so many times (draws, cases); `nan` without lesions."""
+        weights = times[:, self._case]
+        hits, seen = (np.cumsum(w, axis=1)[:, self._is_last] for w in (weights * self._is_hit, weights))
+        gained = np.diff(hits, axis=1, prepend=0)
+        lesions = times @ self._lesions
+        area = (hits / np.maximum(seen, 1) * gained).sum(axis=1)
+        return np.divide(area, lesions, out=np.full(len(times), np.nan), where=lesions > 0)
+
+
+def average_precision(candidates: Sequence[Candidate], lesions: int) -> float:
+    """That of the candidates of all cases and all their lesions, see `Ranking`; `nan` without lesions."""
+    return float(Ranking([candidates], [lesions]).precision(np.ones((1, 1)))[0])

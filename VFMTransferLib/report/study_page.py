@@ -466,21 +466,23 @@ def _learned(tables: StudyTables) -> dict[str, dict[str, str]]:
     return found
 
 
-def _efficiency(rows: Sequence[EfficiencyRow]) -> dict[tuple[str, str], dict[str, tuple[str, list[EfficiencyRow]]]]:
-    """Encoder and what trained it → task → chart of both arms over labeled cases, and its rows."""
-    found: dict[tuple[str, str], dict[str, tuple[str, list[EfficiencyRow]]]] = defaultdict(dict)
-    for encoder, source, task in dict.fromkeys((row.encoder, row.trained_on, row.task) for row in rows):
-        own = [row for row in rows if (row.encoder, row.trained_on, row.task) == (encoder, source, task)]
+def _efficiency(
+    rows: Sequence[EfficiencyRow],
+) -> dict[tuple[str, str], dict[tuple[str, str], tuple[str, list[EfficiencyRow]]]]:
+    """Encoder and what trained it → task and metric → chart of both arms over labeled cases, and its rows."""
+    found: dict[tuple[str, str], dict[tuple[str, str], tuple[str, list[EfficiencyRow]]]] = defaultdict(dict)
+    for encoder, source, task, metric in dict.fromkeys((r.encoder, r.trained_on, r.task, r.metric) for r in rows):
+        own = [r for r in rows if (r.encoder, r.trained_on, r.task, r.metric) == (encoder, source, task, metric)]
         arms = {
             BOTH[0]: {row.labelled_cases: (row.pretrained, row.pretrained_low, row.pretrained_high) for row in own},
             BOTH[1]: {row.labelled_cases: (row.scratch, row.scratch_low, row.scratch_high) for row in own},
         }
-        sizes = ", ".join(str(row.labelled_cases) for row in own)
+        sizes, name = ", ".join(str(row.labelled_cases) for row in own), metric_name(metric, task)
         label = (
-            f"Label efficiency of {encoder_title(encoder)}, {task_title(task)}: both arms with {sizes} labeled cases"
+            f"Label efficiency of {encoder_title(encoder)}, {task_title(task)}, {name.title}: both arms with {sizes} "
+            "labeled cases"
         )
-        picture = charts.efficiency(arms, metric_name(own[0].metric, task).heading, label)
-        found[encoder, source][task] = (picture, own)
+        found[encoder, source][task, metric] = (charts.efficiency(arms, name.heading, label), own)
     return dict(found)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from .config import PHANTOMS, REAL
-from .summary import BOTH, gain_of_runs, mean_over_cases, paired_runs, values_of_arm
+from .intervals import mean_over_cases
+from .summary import BOTH, PRECISION, gain_of_runs, paired_runs, values_of_arm
 from .tables import RunRow, StudyTables, write_rows
 
 EFFICIENCY = "label_efficiency.csv"
@@ -19,6 +20,8 @@ EFFICIENCY = "label_efficiency.csv"
 @dataclass(frozen=True)
 class EfficiencyRow:
     """Both arms of one encoder and task at one number of labeled cases; what cannot be computed is `nan`.
+
+    Lesion segmentation has two: of its primary metric, which a threshold decides, and of the average precision.
 
     Attributes:
         encoder: Its `RunKey.label`, which also names the pretraining where there are several.
@@ -53,13 +56,14 @@ class EfficiencyRow:
 def label_efficiency(
     tables: StudyTables, all_cases: Mapping[str, int] | None = None, seed: int = 0
 ) -> tuple[EfficiencyRow, ...]:
-    """A row for each encoder, task and size that both arms were trained with, smallest first; none without sizes.
+    """A row for each encoder, task, metric and size that both arms were trained with, smallest first; none without
+    sizes.
 
     Args:
         all_cases: Task → how many phantoms train its other runs, which then are the largest size.
     """
     sizes = {(run.trained_on, run.labelled_cases) for run in tables.runs if run.labelled_cases}
-    found: dict[tuple[str, str, str], dict[int, tuple[list[RunRow], StudyTables]]] = defaultdict(dict)
+    found: dict[tuple[str, str, str, str], dict[int, tuple[list[RunRow], StudyTables]]] = defaultdict(dict)
     for trained_on, size in sorted(sizes) + [("", 0)] * bool(sizes):
         part = tables.of_size(size, trained_on).by_pretraining()
         runs: dict[tuple[str, str], list[RunRow]] = defaultdict(list)
@@ -69,9 +73,10 @@ def label_efficiency(
             number, source = (size, trained_on) if size else ((all_cases or {}).get(task, 0), PHANTOMS)
             paired = paired_runs(own)
             if number and paired:
-                found[encoder, task, source][number] = (paired, part)
+                for measured in (paired, *_by_precision(paired, part)):
+                    found[encoder, task, source, measured[0].metric][number] = (measured, part)
     rows = []
-    for (encoder, task, source), by_size in found.items():
+    for (encoder, task, source, metric), by_size in found.items():
         if all(run.labelled_cases == 0 for own, _ in by_size.values() for run in own):
             continue
         means = {size: _means(own, part, seed) for size, (own, part) in sorted(by_size.items())}
@@ -90,9 +95,20 @@ def label_efficiency(
             if compared:
                 replaced = replaced_cases(size, compared[size]["pretrained"][0], scratch, own[0].higher_is_better)
             values = (*arms["pretrained"], *arms["scratch"], gain.percent, gain.low, gain.high, replaced)
-            rows.append(EfficiencyRow(encoder, task, source, size, own[0].metric, *values, gain.n_cases, gain.n_seeds))
+            rows.append(EfficiencyRow(encoder, task, source, size, metric, *values, gain.n_cases, gain.n_seeds))
     order = {source: place for place, source in enumerate((PHANTOMS, REAL))}
-    return tuple(sorted(rows, key=lambda row: (order[row.trained_on], row.task, row.encoder, row.labelled_cases)))
+
+    def place(row: EfficiencyRow) -> tuple[object, ...]:
+        return order[row.trained_on], row.task, row.encoder, row.metric == PRECISION, row.labelled_cases
+
+    return tuple(sorted(rows, key=place))
+
+
+def _by_precision(runs: Sequence[RunRow], tables: StudyTables) -> list[list[RunRow]]:
+    """The same runs by the average precision of lesions, where the candidates of all of their cases are known."""
+    found = [replace(run, metric=PRECISION, higher_is_better=True, value=math.nan) for run in runs]
+    is_known = runs[0].metric != PRECISION and all(values_of_arm(found, tables, arm) for arm in BOTH)
+    return [found] if is_known else []
 
 
 def _means(runs: Sequence[RunRow], tables: StudyTables, seed: int) -> dict[str, tuple[float, float, float]]:
@@ -101,7 +117,7 @@ def _means(runs: Sequence[RunRow], tables: StudyTables, seed: int) -> dict[str, 
         reached = values_of_arm(runs, tables, arm)
         own = [run.value for run in runs if run.arm == arm]
         missing = (sum(own) / len(own), math.nan, math.nan)
-        found[arm] = missing if reached is None else mean_over_cases(reached.values, seed, reached.positives)
+        found[arm] = missing if reached is None else mean_over_cases(reached.values, seed)
     return found
 
 

@@ -294,6 +294,7 @@ _KINDS = {
     "lesions_missed": MetricName("Missed lesions", "", False, 2),
     "lesions_added": MetricName("False-positive lesions", "", False, 2),
     "average_precision": MetricName("Average precision of lesions"),
+    "lesions": MetricName("Lesions present (ground truth)", "", None, 0),
     "auroc": MetricName("AUROC"),
     "quadratic_weighted_kappa": MetricName("Quadratic-weighted kappa"),
     "p_cspca": MetricName("P(csPCa)", "", None),

@@ -49,7 +49,7 @@ from ..training.pretrain import pretrain, pretrain_config, write_pretrained
 from .config import REAL, RunKey, StudyConfig, resized, split_arm
 from .examples import write_examples
 from .features import distance_rows, encoder_features, feature_cases
-from .tables import CurveRow, DistanceRow, MetricRow, RunResult, RunRow, write_result
+from .tables import CandidateRow, CurveRow, DistanceRow, MetricRow, RunResult, RunRow, write_result
 from .workspace import Workspace, phantoms_of_pretraining, real_cases, run_cases, shared_test_cases, split_of_run
 
 SCORE = "score"  # the primary measure in a training's history
@@ -101,9 +101,9 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
         shown = [(result, case) for result, case in on_real if case.case.id in config.shown]
         write_examples(workspace.folder, run.label, split_arm(run.arm)[0], [*on_test, *shown])
     scores = score_results(task, on_test)
-    metrics = _metric_rows(run, scores, "real" if run.trained_on == REAL else "phantom")
+    measured = [(scores, "real" if run.trained_on == REAL else "phantom")]
     if on_real:
-        metrics += _metric_rows(run, score_results(task, on_real), "real")
+        measured.append((score_results(task, on_real), "real"))
     row, curve = _row_and_curve(run, config, scores, training)
     return RunResult(
         run,
@@ -112,9 +112,10 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
         config.real.masks if on_real and config.real is not None else "",
         row.device_seconds,
         row,
-        metrics,
+        tuple(found for each, data in measured for found in _metric_rows(run, each, data)),
         curve,
         tuple(distances),
+        tuple(found for each, data in measured for found in _candidate_rows(run, each, data)),
     )
 
 
@@ -192,6 +193,14 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
             "must show what is scored, as a cancer, or both classes. Use more of them."
         )
     return trainings[scores.index(max(scores))]
+
+
+def _candidate_rows(run: RunKey, scores: Scores, data: str) -> tuple[CandidateRow, ...]:
+    return tuple(
+        CandidateRow(*run.columns, data, case.case_id, found.confidence, found.is_hit, **run.size)
+        for case in scores.cases
+        for found in case.candidates
+    )
 
 
 def _part_of(on_progress: OnProgress, number: int, count: int) -> OnProgress:

@@ -9,26 +9,36 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from ..metrics.classification import auroc
+from ..metrics.detection import Candidate, Ranking
 from .config import PRETRAINED, REAL
-from .tables import SCRATCH, CurveRow, RunRow, StudyTables, write_rows
+from .intervals import (
+    RESAMPLES,
+    Areas,
+    CaseValues,
+    Gain,
+    Means,
+    Precisions,
+    gain_over_cases,
+    interval,
+    relative_performance_gain,
+)
+from .tables import SCRATCH, CandidateRow, CurveRow, MetricRow, RunRow, StudyTables, write_rows
 
 SUMMARY = "summary.csv"
 LAYER = "encoder"
 PHANTOM = "phantom"
-AREA, SAID, TRUE = "auroc", "p_cspca", "is_cspca"  # a statistic of all cases, and what of each it is made of
+# Statistics of all cases, and what of each they are made of; of average precision also its candidates.
+AREA, SAID, TRUE = "auroc", "p_cspca", "is_cspca"
+PRECISION, LESIONS = "average_precision", "lesions"
 BOTH = (PRETRAINED, SCRATCH)
 MIN_POINTS = 4
 HOUR_S = 3600.0
-RESAMPLES = 9999
-CONFIDENCE = 0.95
-MIN_CASES = 3
 DEFINITIONS = {
     "rpg_percent": "100 · s · (pretrained − scratch) / |scratch|, s = 1 where higher is better, else −1 (ours)",
     "d2p": "unbiased MMD² between the encoder's features of the same cases before and after fine-tuning (ours)",
@@ -53,108 +63,12 @@ DEFINITIONS = {
 
 
 @dataclass(frozen=True)
-class Gain:
-    """Relative performance gain in percent, with its interval; `nan` where an interval needs more cases."""
-
-    percent: float
-    low: float
-    high: float
-    n_cases: int
-    n_seeds: int
-
-
-@dataclass(frozen=True)
 class Savings:
     """What planned fine-tunings would save: device-hours, below 0 where pretraining costs time, and their price."""
 
     device_hours_each: float
     device_hours: float
     money: float
-
-
-def relative_performance_gain(pretrained: float, scratch: float, higher_is_better: bool) -> float:
-    """Percent by which the pretrained arm is better; ValueError unless both are finite and scratch is other than 0."""
-    if scratch == 0 or not np.isfinite([pretrained, scratch]).all():
-        raise ValueError(f"A relative gain needs finite values and a scratch value other than 0, got {scratch}.")
-    sign = 1.0 if higher_is_better else -1.0
-    return 100.0 * sign * (pretrained - scratch) / abs(scratch)
-
-
-def gain_over_cases(
-    pretrained: np.ndarray,
-    scratch: np.ndarray,
-    higher_is_better: bool,
-    seed: int = 0,
-    positives: np.ndarray | None = None,
-) -> Gain:
-    """Gain of the mean over cases and seeds, with a percentile bootstrap over both.
-
-    Both arms of a seed share data order and head, and both arms see the same cases, so seeds and cases are drawn
-    together for both. Draws without a gain, as of AUROC without cases of both kinds, are left out.
-
-    Args:
-        pretrained, scratch: Values (seeds, cases) of the two arms, same seeds and cases in the same order.
-        positives: Which cases (cases,) are positive: the values are probabilities, and the gain is that of their AUROC,
-            mean over seeds.
-
-    Raises:
-        ValueError: The two differ in shape, hold values that are not finite, or scratch is 0 on average.
-    """
-    a, b = (np.asarray(values, np.float64) for values in (pretrained, scratch))
-    positive = None if positives is None else np.asarray(positives, bool)
-    if a.ndim != 2 or a.shape != b.shape or not a.size or (positive is not None and positive.shape != a.shape[1:]):
-        raise ValueError(f"Both arms must have one value for each seed and case, got shapes {a.shape} and {b.shape}.")
-
-    seeds, cases = a.shape
-    whole_a, whole_b = (float(_statistic(values, np.arange(cases)[None], positive)) for values in (a, b))
-    percent = relative_performance_gain(whole_a, whole_b, higher_is_better)
-    if cases < MIN_CASES:
-        return Gain(percent, math.nan, math.nan, cases, seeds)
-    drawn_a, drawn_b = _resampled((a, b), positive, seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gains = (100.0 if higher_is_better else -100.0) * (drawn_a - drawn_b) / np.abs(drawn_b)
-    return Gain(percent, *_interval(gains), cases, seeds)
-
-
-def mean_over_cases(
-    values: np.ndarray, seed: int = 0, positives: np.ndarray | None = None
-) -> tuple[float, float, float]:
-    """Mean of values (seeds, cases), or their AUROC, with its interval; arguments as of `gain_over_cases`."""
-    whole = float(_statistic(values, np.arange(values.shape[1])[None], positives))
-    if values.shape[1] < MIN_CASES:
-        return whole, math.nan, math.nan
-    return whole, *_interval(_resampled((values,), positives, seed)[0])
-
-
-def _statistic(values: np.ndarray, drawn: np.ndarray, positive: np.ndarray | None) -> np.ndarray:
-    """Of values (..., seeds, cases) and the numbers (..., 1, cases) of their cases."""
-    if positive is None:
-        return np.asarray(values.mean(axis=(-2, -1)))
-    return np.asarray(auroc(values, positive[drawn]).mean(axis=-1))
-
-
-def _resampled(arms: Sequence[np.ndarray], positive: np.ndarray | None, seed: int) -> list[np.ndarray]:
-    """The statistic of each arm's values (seeds, cases) in draws of seeds and cases, the same ones for all arms."""
-    seeds, cases = arms[0].shape
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(seeds, size=(RESAMPLES, seeds, 1))
-    columns = rng.integers(cases, size=(RESAMPLES, 1, cases))
-    return [_statistic(values[rows, columns], columns, positive) for values in arms]
-
-
-def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    """Percentiles of the draws that are numbers; `nan` of none.
-
-    An end next to draws without a bound, as gains over a scratch arm at 0, is not interpolated but the draw beyond it.
-    """
-    known, edge = drawn[~np.isnan(drawn)], 100 * (1 - CONFIDENCE) / 2
-    if not known.size:
-        return math.nan, math.nan
-    with np.errstate(invalid="ignore"):
-        low, high = (float(end) for end in np.percentile(known, (edge, 100 - edge)))
-    low = low if math.isfinite(low) else float(np.percentile(known, edge, method="lower"))
-    high = high if math.isfinite(high) else float(np.percentile(known, 100 - edge, method="higher"))
-    return low, high
 
 
 def steps_to_reach(steps: np.ndarray, values: np.ndarray, target: float, higher_is_better: bool) -> float:
@@ -306,7 +220,7 @@ def gain_against_distance(rows: Iterable[SummaryRow], seed: int = 0) -> Correlat
         return Correlation(math.nan, math.nan, math.nan, len(ranked))
     drawn = np.random.default_rng(seed).integers(len(ranked), size=(RESAMPLES, len(ranked)))
     return Correlation(
-        float(rank_correlations(ranked[None])[0]), *_interval(rank_correlations(ranked[drawn])), len(ranked)
+        float(rank_correlations(ranked[None])[0]), *interval(rank_correlations(ranked[drawn])), len(ranked)
     )
 
 
@@ -346,7 +260,7 @@ def gain_of_runs(runs: Sequence[RunRow], tables: StudyTables, seed: int = 0) -> 
     a, b = (values_of_arm(paired, tables, arm) for arm in BOTH)
     try:
         if a is not None and b is not None and a.cases == b.cases:
-            return gain_over_cases(a.values, b.values, higher, seed, a.positives)
+            return gain_over_cases(a.values, b.values, higher, seed)
         pretrained, scratch = (_mean(run.value for run in paired if run.arm == arm) for arm in BOTH)
         return Gain(relative_performance_gain(pretrained, scratch, higher), math.nan, math.nan, 0, 0)
     except ValueError:  # nothing is measured, or scratch is 0
@@ -355,14 +269,10 @@ def gain_of_runs(runs: Sequence[RunRow], tables: StudyTables, seed: int = 0) -> 
 
 @dataclass(frozen=True)
 class ArmValues:
-    """Values (seeds, cases) of which the metric of an arm's runs is the mean, and the names of the cases.
+    """What an arm's metric is computed from, and the names of the cases."""
 
-    Where it is their AUROC also which cases are positive.
-    """
-
-    values: np.ndarray
+    values: CaseValues
     cases: list[str]
-    positives: np.ndarray | None = None
 
 
 def values_of_arm(runs: Sequence[RunRow], tables: StudyTables, arm: str) -> ArmValues | None:
@@ -370,33 +280,70 @@ def values_of_arm(runs: Sequence[RunRow], tables: StudyTables, arm: str) -> ArmV
 
     Of real cases that were left out each is tested by one seed, so that all count as those of one.
     """
-    is_area = runs[0].metric == AREA
-    found = _by_seed_and_case(runs, tables, arm, SAID if is_area else runs[0].metric)
-    if not is_area or found is None:
-        return found
-    truth = _by_seed_and_case(runs, tables, arm, TRUE)
-    return None if truth is None or truth.cases != found.cases else replace(found, positives=truth.values[0] > 0)
-
-
-def _by_seed_and_case(runs: Sequence[RunRow], tables: StudyTables, arm: str, metric: str) -> ArmValues | None:
-    """A metric on the cases that test; None where a case lacks it."""
-    first = runs[0]
-    is_left_out = first.trained_on == REAL
-    data = REAL if is_left_out else PHANTOM
-    own = (first.encoder, first.task, arm, metric, data, first.labelled_cases, first.trained_on)
-    trained = sorted({run.seed for run in runs if run.arm == arm})
-    seeds = [0] if is_left_out else trained
-    found = {
-        (0 if is_left_out else row.seed, row.case): row.value
-        for row in tables.metrics
-        if (row.encoder, row.task, row.arm, row.metric, row.data, row.labelled_cases, row.trained_on) == own
-        and row.case
-        and row.seed in trained
-    }
-    cases = sorted({case for _, case in found})
-    if not cases or any((seed, case) not in found for seed in seeds for case in cases):
+    metric = runs[0].metric
+    found = _by_seed_and_case(runs, tables, arm, {AREA: SAID, PRECISION: LESIONS}.get(metric, metric))
+    if found is None:
         return None
-    return ArmValues(np.array([[found[seed, case] for case in cases] for seed in seeds]), cases)
+    values, cases = found
+    if metric == PRECISION:
+        return ArmValues(Precisions(_rankings(runs, tables, arm, values, cases)), cases)
+    if metric != AREA:
+        return ArmValues(Means(values), cases)
+    truth = _by_seed_and_case(runs, tables, arm, TRUE)
+    return None if truth is None or truth[1] != cases else ArmValues(Areas(values, truth[0][0] > 0), cases)
+
+
+def _by_seed_and_case(
+    runs: Sequence[RunRow], tables: StudyTables, arm: str, metric: str
+) -> tuple[np.ndarray, list[str]] | None:
+    """A metric (seeds, cases) and the names of the cases that test; None where a case lacks it."""
+    of_arm = _OfArm.of(runs, arm)
+    found = {of_arm.place(row): row.value for row in tables.metrics if row.metric == metric and of_arm.has(row)}
+    cases = sorted({case for _, case in found})
+    if not cases or any((seed, case) not in found for seed in of_arm.seeds for case in cases):
+        return None
+    return np.array([[found[seed, case] for case in cases] for seed in of_arm.seeds]), cases
+
+
+def _rankings(
+    runs: Sequence[RunRow], tables: StudyTables, arm: str, lesions: np.ndarray, cases: Sequence[str]
+) -> list[Ranking]:
+    """Of each seed the candidates of all cases."""
+    of_arm = _OfArm.of(runs, arm)
+    found: dict[tuple[int, str], list[Candidate]] = defaultdict(list)
+    for row in tables.candidates:
+        if of_arm.has(row):
+            found[of_arm.place(row)].append(Candidate(row.confidence, row.is_hit))
+    return [
+        Ranking([found[seed, case] for case in cases], there) for seed, there in zip(of_arm.seeds, lesions, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _OfArm:
+    """Which rows of a table are of the test cases of an arm's runs, and of which seed and case each is."""
+
+    columns: tuple[object, ...]
+    trained: list[int]
+    is_left_out: bool
+
+    @classmethod
+    def of(cls, runs: Sequence[RunRow], arm: str) -> _OfArm:
+        first, is_left_out = runs[0], runs[0].trained_on == REAL
+        data = REAL if is_left_out else PHANTOM
+        columns = (first.encoder, first.task, arm, data, first.labelled_cases, first.trained_on)
+        return cls(columns, sorted({run.seed for run in runs if run.arm == arm}), is_left_out)
+
+    @property
+    def seeds(self) -> list[int]:
+        return [0] if self.is_left_out else self.trained
+
+    def has(self, row: MetricRow | CandidateRow) -> bool:
+        own = (row.encoder, row.task, row.arm, row.data, row.labelled_cases, row.trained_on)
+        return own == self.columns and bool(row.case) and row.seed in self.trained
+
+    def place(self, row: MetricRow | CandidateRow) -> tuple[int, str]:
+        return 0 if self.is_left_out else row.seed, row.case
 
 
 def _convergence(runs: list[RunRow], curves: Iterable[CurveRow]) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from .workspace import Workspace
 SCRATCH = "scratch"
 ARMS = (PRETRAINED, SCRATCH, "specialised", "trivial")
 RUNS, METRICS, CURVES, DISTANCES = "runs.csv", "metrics.csv", "curves.csv", "distances.csv"
+CANDIDATES = "candidates.csv"
 FORMAT = 1  # of a run's result
 LATE = 0.2  # the last part of a fixed number of steps in which the best validation value must not lie
 Row = TypeVar("Row")
@@ -111,7 +112,25 @@ class CurveRow(_RowOfRun):
     trained_on: str = ""
 
 
-OfSize = TypeVar("OfSize", RunRow, MetricRow, CurveRow)
+@dataclass(frozen=True)
+class CandidateRow(_RowOfRun):
+    """A place that may be a lesion, on a case that tests; see `metrics.detection`.
+
+    Attributes:
+        data, case: As of `MetricRow`.
+        confidence: The largest probability there.
+        is_hit: Whether a lesion is there.
+    """
+
+    data: str
+    case: str
+    confidence: float
+    is_hit: bool
+    labelled_cases: int = 0
+    trained_on: str = ""
+
+
+OfSize = TypeVar("OfSize", RunRow, MetricRow, CurveRow, CandidateRow)
 
 
 @dataclass(frozen=True)
@@ -134,12 +153,13 @@ class DistanceRow:
 
 @dataclass(frozen=True)
 class StudyTables:
-    """All tables of a study."""
+    """All tables of a study; candidates are of lesion segmentation alone."""
 
     runs: tuple[RunRow, ...]
     metrics: tuple[MetricRow, ...] = ()
     curves: tuple[CurveRow, ...] = ()
     distances: tuple[DistanceRow, ...] = ()
+    candidates: tuple[CandidateRow, ...] = ()
 
     def of_size(self, labelled_cases: int = 0, trained_on: str = "") -> StudyTables:
         """The rows of runs of one size of label efficiency; by default those of all other runs, with all distances."""
@@ -147,7 +167,9 @@ class StudyTables:
         def kept(rows: tuple[OfSize, ...]) -> tuple[OfSize, ...]:
             return tuple(row for row in rows if (row.labelled_cases, row.trained_on) == (labelled_cases, trained_on))
 
-        return StudyTables(kept(self.runs), kept(self.metrics), kept(self.curves), self.distances)
+        return StudyTables(
+            kept(self.runs), kept(self.metrics), kept(self.curves), self.distances, kept(self.candidates)
+        )
 
     def by_pretraining(self) -> StudyTables:
         """The same with each pretraining of an encoder as an encoder of its own, under `RunKey.label`.
@@ -172,7 +194,9 @@ class StudyTables:
                     found.append(row)
             return tuple(found)
 
-        return StudyTables(labeled(self.runs), labeled(self.metrics), labeled(self.curves), self.distances)
+        return StudyTables(
+            labeled(self.runs), labeled(self.metrics), labeled(self.curves), self.distances, labeled(self.candidates)
+        )
 
 
 def read_tables(folder: Path) -> StudyTables:
@@ -188,17 +212,25 @@ def read_tables(folder: Path) -> StudyTables:
         read_rows_if_any(folder / METRICS, MetricRow),
         read_rows_if_any(folder / CURVES, CurveRow),
         read_rows_if_any(folder / DISTANCES, DistanceRow),
+        read_rows_if_any(folder / CANDIDATES, CandidateRow),
     )
 
 
 def write_tables(tables: StudyTables, folder: Path) -> None:
-    """Write all tables, each whole or not at all; OutputError if the folder cannot be written."""
+    """Write all tables, each whole or not at all, that of candidates where there are any; OutputError if the folder
+    cannot be written.
+    """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / RUNS, RunRow, tables.runs)
     write_rows(folder / METRICS, MetricRow, tables.metrics)
     write_rows(folder / CURVES, CurveRow, tables.curves)
     write_rows(folder / DISTANCES, DistanceRow, tables.distances)
+    if tables.candidates:
+        write_rows(folder / CANDIDATES, CandidateRow, tables.candidates)
+    else:
+        with writing(folder):
+            (folder / CANDIDATES).unlink(missing_ok=True)
 
 
 def read_rows(path: Path, kind: type[Row]) -> tuple[Row, ...]:
@@ -284,6 +316,7 @@ class RunResult:
     metrics: tuple[MetricRow, ...] = ()
     curves: tuple[CurveRow, ...] = ()
     distances: tuple[DistanceRow, ...] = ()
+    candidates: tuple[CandidateRow, ...] = ()
 
 
 def write_result(result: RunResult, workspace: Workspace) -> None:
@@ -312,6 +345,7 @@ def read_result(workspace: Workspace, run: RunKey) -> RunResult | None:
             tuple(_row(MetricRow, values) for values in document["metrics"]),
             tuple(_row(CurveRow, values) for values in document["curves"]),
             tuple(_row(DistanceRow, values) for values in document["distances"]),
+            tuple(_row(CandidateRow, values) for values in document.get("candidates", ())),  # nor these
         )
     except FileNotFoundError:
         return None
@@ -332,6 +366,7 @@ def collect_tables(results: Iterable[RunResult]) -> StudyTables:
         tuple(row for result in found for row in result.metrics),
         tuple(row for result in found for row in result.curves),
         tuple(row for result in found for row in result.distances),
+        tuple(row for result in found for row in result.candidates),
     )
 
 

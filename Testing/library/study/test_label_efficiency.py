@@ -17,10 +17,20 @@ from VFMTransferLib.metrics.classification import auroc
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.config import CONFIG, PHANTOMS, REAL, RunKey, planned_runs, read_config
+from VFMTransferLib.study.intervals import Means, mean_over_cases
 from VFMTransferLib.study.label_efficiency import EFFICIENCY, EfficiencyRow, label_efficiency, replaced_cases
 from VFMTransferLib.study.run import run_one, run_sha256
-from VFMTransferLib.study.summary import AREA, SAID, TRUE, mean_over_cases, summarize
-from VFMTransferLib.study.tables import MetricRow, RunRow, StudyTables, read_rows, read_tables, write_tables
+from VFMTransferLib.study.summary import AREA, SAID, TRUE, summarize
+from VFMTransferLib.study.tables import (
+    CANDIDATES,
+    CandidateRow,
+    MetricRow,
+    RunRow,
+    StudyTables,
+    read_rows,
+    read_tables,
+    write_tables,
+)
 from VFMTransferLib.study.workspace import run_cases, split_of_run
 
 SHIPPED = Path(__file__).parents[3] / "Resources" / "Study" / "label-efficiency"
@@ -137,7 +147,7 @@ def test_the_report_has_every_size_with_chart_and_numbers(done, tmp_path):
         assert row.pretrained_low <= row.pretrained <= row.pretrained_high
     text = page.read_text()
     assert [text.count(f'<circle class="mark {arm}"') for arm in ("pretrained", "scratch")] == [len(rows)] * 2
-    assert "Label efficiency of ProFound, Anatomy segmentation: both arms with 2, 4 labeled cases" in text
+    assert "Label efficiency of ProFound, Anatomy segmentation, Dice: both arms with 2, 4 labeled cases" in text
     assert "real cases, some left out" in text
 
 
@@ -304,6 +314,53 @@ def rows_of(size, arm, values, source=PHANTOMS):
     return runs, metrics
 
 
+def lesion_rows(arm: str, seed: int, confidence_of_hits: float, marks: bool = True) -> StudyTables:
+    """Twelve cases, every other with a lesion that is a candidate, each with a false candidate of 0.5."""
+    columns, size = ("e", "lesion-segmentation", arm, seed), {"labelled_cases": 4, "trained_on": PHANTOMS}
+    run = RunRow(*columns, "dice", True, 0.0, 1, 1, 1.0, 6, "0", "", **size)
+    metrics, candidates = [], []
+    for i in range(12):
+        case = ("phantom", f"c{i}")
+        metrics.append(MetricRow(*columns, *case, "lesions", float(i % 2), **size))
+        metrics += [MetricRow(*columns, *case, "dice", 0.0, **size)] * (i % 2)
+        candidates.append(CandidateRow(*columns, *case, 0.5, False, **size))
+        candidates += [CandidateRow(*columns, *case, confidence_of_hits, True, **size)] * (i % 2)
+    return StudyTables((run,), tuple(metrics), candidates=tuple(candidates) if marks else ())
+
+
+def joined(*parts: StudyTables) -> StudyTables:
+    names = ("runs", "metrics", "curves", "distances", "candidates")
+    return StudyTables(*(tuple(row for part in parts for row in getattr(part, name)) for name in names))
+
+
+def test_lesions_have_the_gain_of_their_average_precision_beside_that_of_the_threshold(tmp_path):
+    parts = [lesion_rows("scratch", s, 0.4) for s in (1, 2)] + [lesion_rows("pretrained", s, 0.9) for s in (1, 2)]
+    tables = joined(*parts)
+    write_tables(tables, tmp_path)
+    assert read_tables(tmp_path) == tables
+    by_dice, by_precision = label_efficiency(read_tables(tmp_path))
+    assert (by_dice.metric, by_precision.metric) == ("dice", "average_precision")
+    assert math.isnan(by_dice.rpg_percent)  # of 0
+    # From scratch each lesion comes after all false candidates: 6 of 18.
+    assert (by_precision.scratch, by_precision.pretrained) == pytest.approx((1 / 3, 1))
+    assert by_precision.rpg_percent == pytest.approx(200)
+    assert 0 < by_precision.rpg_low <= 200
+    assert (by_precision.n_cases, by_precision.n_seeds) == (12, 2)
+
+    write_tables(replace(tables, candidates=()), tmp_path)
+    assert not (tmp_path / CANDIDATES).exists()
+
+
+def test_an_arm_without_candidates_marks_nothing_and_one_without_lesions_is_not_known():
+    found = [lesion_rows("pretrained", s, 0.9) for s in (1, 2)]
+    silent = [lesion_rows("scratch", s, 0.4, marks=False) for s in (1, 2)]
+    _, by_precision = label_efficiency(joined(*found, *silent))
+    assert (by_precision.scratch, by_precision.pretrained) == (0, 1)
+    former = replace(silent[0], metrics=tuple(row for row in silent[0].metrics if row.metric != "lesions"))
+    rows = label_efficiency(joined(*found, former, silent[1]))
+    assert [row.metric for row in rows] == ["dice"]
+
+
 def test_a_gain_follows_from_the_means_beside_it_where_folds_are_uneven():
     cases = {0: {"a": 0.2, "b": 0.4, "c": 0.6}, 1: {"d": 0.5}}
     gains = {"a": 0.0, "b": 0.1, "c": 0.0, "d": 0.3}
@@ -360,4 +417,4 @@ def test_a_gain_at_one_size_shows_at_that_size_alone(tmp_path):
     assert two.rpg_percent == pytest.approx(0)
     assert (two.rpg_low, two.rpg_high) == pytest.approx((0, 0))
     assert one.replaced_cases == pytest.approx(2 ** (0.2 / 0.3) - 1)
-    assert (one.scratch, one.scratch_low, one.scratch_high) == pytest.approx(mean_over_cases(base))
+    assert (one.scratch, one.scratch_low, one.scratch_high) == pytest.approx(mean_over_cases(Means(base)))

@@ -22,6 +22,7 @@ from VFMTransferLib.core.errors import CheckpointError, ConfigError, DatasetErro
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.inference import doctor
+from VFMTransferLib.metrics.detection import Candidate, average_precision
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study import run as study_run
 from VFMTransferLib.study import sweep as sweep_module
@@ -309,6 +310,24 @@ def test_a_task_may_have_phantoms_of_its_own(a_copy, tmp_path):
     # Distances stay those of the study's own test phantoms, or tasks could not be compared.
     after = [row for row in tables.distances if row.task == "classification"]
     assert [(row.layer, row.n_cases) for row in after] == [(row.layer, row.n_cases) for row in before]
+
+
+def test_candidates_of_lesions_give_the_average_precision_of_the_run_again(tmp_path):
+    document = a_document(tasks={"lesion-segmentation": {"profound": {"steps": 2}}}, real=None)
+    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, document))
+    network = RunKey("profound", "lesion-segmentation", "scratch", 0)
+    baseline = next(run for run in sweep.pending() if run.arm == "trivial")
+    for run in (network, baseline):
+        run_one(run, sweep.config, sweep.workspace)
+    sweep.collect()
+    tables = read_tables(tmp_path / "study")
+    lesions = {row.case: row.value for row in tables.metrics if row.metric == "lesions" and row.arm == "scratch"}
+    assert set(lesions) == {"phantom-2000", "phantom-2001", "phantom-2002"}
+    found = {(row.arm, row.metric): row.value for row in tables.metrics if not row.case}
+    candidates = [Candidate(row.confidence, row.is_hit) for row in tables.candidates]
+    assert {(row.encoder, row.arm, row.data) for row in tables.candidates} == {("profound", "scratch", "phantom")}
+    assert found["scratch", "average_precision"] == pytest.approx(average_precision(candidates, sum(lesions.values())))
+    assert found["trivial", "average_precision"] == 0  # which has no candidates
 
 
 def test_a_checksum_has_every_value_even_a_default_and_the_librarys_version(tmp_path, monkeypatch):

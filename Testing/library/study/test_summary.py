@@ -11,11 +11,10 @@ from scipy import stats
 
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.metrics.classification import auroc
+from VFMTransferLib.study.intervals import Areas, Means, gain_over_cases, relative_performance_gain
 from VFMTransferLib.study.summary import (
     convergence_efficiency,
     gain_against_distance,
-    gain_over_cases,
-    relative_performance_gain,
     savings,
     steps_to_reach,
     summarize,
@@ -232,17 +231,17 @@ def test_nothing_is_relative_to_zero():
 
 def test_an_even_gain_has_no_width_and_an_uneven_one_has():
     scratch = np.array([[0.5, 0.6, 0.7, 0.8]] * 3)
-    even = gain_over_cases(scratch * 1.1, scratch, True)
+    even = gain_over_cases(Means(scratch * 1.1), Means(scratch), True)
     assert (even.percent, even.low, even.high) == pytest.approx((10, 10, 10))
-    uneven = gain_over_cases(scratch + np.array([0.2, 0, -0.1, 0.1]), scratch, True)
+    uneven = gain_over_cases(Means(scratch + np.array([0.2, 0, -0.1, 0.1])), Means(scratch), True)
     assert uneven.low < 0 < uneven.high
     assert (uneven.n_cases, uneven.n_seeds) == (4, 3)
 
 
 def test_seeds_that_disagree_widen_the_interval():
     scratch = np.full((3, 5), 0.5)
-    alike = gain_over_cases(scratch + 0.05, scratch, True)
-    unlike = gain_over_cases(scratch + np.array([[-0.05], [0.05], [0.15]]), scratch, True)
+    alike = gain_over_cases(Means(scratch + 0.05), Means(scratch), True)
+    unlike = gain_over_cases(Means(scratch + np.array([[-0.05], [0.05], [0.15]])), Means(scratch), True)
     assert alike.percent == pytest.approx(unlike.percent)
     assert unlike.high - unlike.low > alike.high - alike.low + 10
 
@@ -260,19 +259,19 @@ def test_gain_in_area_is_that_of_the_means_with_an_interval_over_cases_and_seeds
     rng = np.random.default_rng(0)
     positives = np.arange(40) < 20
     good, poor = (rng.normal(size=(3, 40)) + shift * positives for shift in (2.0, 0.5))
-    gain = gain_over_cases(good, poor, True, positives=positives)
+    gain = gain_over_cases(Areas(good, positives), Areas(poor, positives), True)
     means = [float(auroc(values, positives).mean()) for values in (good, poor)]
     assert gain.percent == pytest.approx(100 * (means[0] - means[1]) / means[1])
     assert 0 < gain.low < gain.percent < gain.high
     assert (gain.n_cases, gain.n_seeds) == (40, 3)
-    same = gain_over_cases(good, good, True, positives=positives)
+    same = gain_over_cases(Areas(good, positives), Areas(good, positives), True)
     assert (same.percent, same.low, same.high) == (0, 0, 0)  # both arms are drawn together
     with pytest.raises(ValueError, match="one value for each seed and case"):
-        gain_over_cases(good, poor, True, positives=positives[:5])
+        Areas(good, positives[:5])
 
 
 def test_two_cases_give_a_gain_without_an_interval():
-    found = gain_over_cases([[0.6, 0.8]], [[0.5, 0.7]], True)
+    found = gain_over_cases(Means([[0.6, 0.8]]), Means([[0.5, 0.7]]), True)
     assert found.percent == pytest.approx(100 * 0.2 / 1.2)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
@@ -319,14 +318,14 @@ def test_a_scratch_arm_that_never_got_better_has_no_convergence(values, higher):
 
 def test_where_lower_is_better_a_lower_value_is_a_gain_with_all_of_its_interval():
     scratch = np.array([[2.0, 4.0, 3.0], [2.0, 4.0, 3.0]])
-    gain = gain_over_cases(scratch / 2, scratch, higher_is_better=False)
+    gain = gain_over_cases(Means(scratch / 2), Means(scratch), higher_is_better=False)
     assert (gain.percent, gain.low, gain.high) == pytest.approx((50.0, 50.0, 50.0))
 
 
 def test_an_interval_keeps_its_end_where_draws_have_none():
     """In some draws of cases the scratch arm is at 0 and the pretrained one is not."""
     scratch = np.array([[0.3, 0, 0, 0, 0, 0]])
-    found = gain_over_cases(np.full((1, 6), 0.1), scratch, True)
+    found = gain_over_cases(Means(np.full((1, 6), 0.1)), Means(scratch), True)
     assert found.percent == pytest.approx(100)
     assert math.isfinite(found.low)
     assert found.high == math.inf

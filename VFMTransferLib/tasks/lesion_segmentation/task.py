@@ -120,6 +120,10 @@ class LesionSegmentation(SegmentationTask):
         candidates = [candidate for case in cases for candidate in case.candidates]
         return {"average_precision": average_precision(candidates, sum(case.lesions for case in cases))}
 
+    def tabled(self, score: CaseScore) -> dict[str, float]:
+        """How many lesions there are, of which average precision is, with the candidates, that of all cases."""
+        return {"lesions": float(score.lesions)}
+
     def fit_operating_point(self, results: Iterable[tuple[Result, LabeledCase]]) -> OperatingPoint | None:
         """The lowest confidence at which there are half as many false marks as validation cases, or fewer."""
         found = [self._false_marks(result, labeled) for result, labeled in results]
