@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 from scipy import ndimage
@@ -365,50 +364,43 @@ def diffusion_shift_mm(t2w: Volume, diffusion: Volume, gland: Volume) -> tuple[f
         Millimeters along the first and second axis of T2w; None where no place within 15 mm stands out, since then the
         gland lies further away, or the images do not show it alike.
     """
+    spacing = np.array(t2w.geometry.spacing_mm)
     mask = gland.resample_to(t2w.geometry, "nearest").array > 0
     box = ndimage.find_objects(mask.astype(int))[0]
-    low = np.array([s.start for s in box][::-1]) * t2w.geometry.spacing_mm
-    high = np.array([s.stop - 1 for s in box][::-1]) * t2w.geometry.spacing_mm
+    low = np.array([s.start for s in box][::-1]) * spacing
+    high = np.array([s.stop - 1 for s in box][::-1]) * spacing
     margin = np.array([_MARGIN_MM, _MARGIN_MM, 0.0])
-    step = (max(_STEP_MM, t2w.geometry.spacing_mm[0]), max(_STEP_MM, t2w.geometry.spacing_mm[1]))
-    spacing = (*step, t2w.geometry.spacing_mm[2])
-    size = tuple(int(n) for n in np.ceil((high - low + 2 * margin) / spacing).astype(int) + 1)
-    origin = t2w.geometry.to_world((low - margin) / t2w.geometry.spacing_mm)
-    grid = Geometry(size, spacing, tuple(origin.tolist()), t2w.geometry.direction)  # type: ignore[arg-type]
-    smooth = ndimage.gaussian_filter(
-        t2w.array.astype(np.float32), [0, *(1.0 / s for s in t2w.geometry.spacing_mm[1::-1])]
-    )
-    fixed = _levels(t2w.with_array(smooth).resample_to(grid).array)
-    axes = np.reshape(grid.direction, (3, 3))
-    near = _within_reach(diffusion, grid, sum(reach for reach, _ in _SEARCH))
+    # Every place of the search lies on a grid with the search's finest pace, on which diffusion is sampled once.
+    finest, reach = _SEARCH[-1][1], round(sum(reach for reach, _ in _SEARCH) / _SEARCH[-1][1])
+    every_x, every_y = (int(np.ceil(round(max(_STEP_MM, mm) / finest, 6))) for mm in spacing[:2])
+    step = np.array([every_x * finest, every_y * finest, spacing[2]])
+    count = np.ceil((high - low + 2 * margin) / step).astype(int) + 1
+
+    def grid(size: np.ndarray, step: np.ndarray, beside_mm: float) -> Geometry:
+        origin = t2w.geometry.to_world((low - margin - [beside_mm, beside_mm, 0.0]) / spacing)
+        nx, ny, nz = size.tolist()
+        return Geometry((nx, ny, nz), tuple(step.tolist()), tuple(origin.tolist()), t2w.geometry.direction)
+
+    smooth = ndimage.gaussian_filter(t2w.array.astype(np.float32), [0, *(1.0 / mm for mm in spacing[1::-1])])
+    fixed = _levels(t2w.with_array(smooth).resample_to(grid(count, step, 0.0)).array)
+    nx, ny, nz = count.tolist()
+    size = np.array([(nx - 1) * every_x + 1 + 2 * reach, (ny - 1) * every_y + 1 + 2 * reach, nz])
+    around = diffusion.resample_to(grid(size, np.array([finest, finest, spacing[2]]), reach * finest)).array
 
     def likeness(x: float, y: float) -> float:
-        moved = np.asarray(grid.origin_mm) + axes[:, 0] * x + axes[:, 1] * y
-        there = near.resample_to(replace(grid, origin_mm=tuple(moved.tolist())))  # type: ignore[arg-type]
-        return _mutual_information(fixed, _levels(there.array))
+        i, j = reach + round(x / finest), reach + round(y / finest)
+        there = around[:, j : j + (ny - 1) * every_y + 1 : every_y, i : i + (nx - 1) * every_x + 1 : every_x]
+        return _mutual_information(fixed, _levels(there))
 
     best = (0.0, 0.0)
-    for reach, pace in _SEARCH:
-        offsets = np.arange(-reach, reach + pace / 2, pace)
+    for reach_mm, pace in _SEARCH:
+        offsets = np.arange(-reach_mm, reach_mm + pace / 2, pace)
         places = [(float(best[0] + dx), float(best[1] + dy)) for dx in offsets for dy in offsets]
         tried = {place: likeness(*place) for place in places}
         best = max(tried, key=lambda place: tried[place])
-        if reach == _SEARCH[0][0] and (max(map(abs, best)) >= reach or _peak(tried, best) < _MIN_PEAK):
+        if reach_mm == _SEARCH[0][0] and (max(map(abs, best)) >= reach_mm or _peak(tried, best) < _MIN_PEAK):
             return None
     return best
-
-
-def _within_reach(volume: Volume, grid: Geometry, reach_mm: float) -> Volume:
-    """The part of a volume that a grid shows when moved by as much in its plane; a small part is copied faster."""
-    reach = np.array([reach_mm, reach_mm, 0.0]) / grid.spacing_mm
-    corners = [(low, high) for low, high in zip(-reach, np.array(grid.size) - 1 + reach, strict=True)]
-    index = volume.geometry.to_index(grid.to_world(np.array(list(product(*corners)))))[:, ::-1]
-    # With two voxels along each axis, since one of a single slice counts as thick.
-    last = np.maximum(np.array(volume.array.shape) - 2, 0)
-    start = np.clip(np.floor(index.min(axis=0)).astype(int) - 1, 0, last)
-    stop = np.clip(np.ceil(index.max(axis=0)).astype(int) + 2, start + 2, volume.array.shape)
-    z, y, x = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
-    return volume.cropped_to((z, y, x))
 
 
 def _peak(tried: Mapping[tuple[float, float], float], best: tuple[float, float]) -> float:
