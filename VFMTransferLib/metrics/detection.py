@@ -14,6 +14,8 @@ import numpy as np
 import scipy  # `optimize` is imported at its first use, for which a prediction need not wait
 from scipy import ndimage
 
+from ..core.volume import bounding_box
+
 MAX_CANDIDATES = 5
 MIN_PEAK = 0.01
 RELATIVE_LEVEL = 2.5  # a candidate is the region above its peak divided by this
@@ -36,14 +38,18 @@ def lesion_candidates(probability: np.ndarray) -> tuple[np.ndarray, tuple[float,
     Returns the number of each voxel's candidate (D, H, W), 0 for none, and the candidates' peaks. Regions that touch a
     former candidate are none of their own.
     """
-    remaining = np.array(probability, np.float32)
-    regions = np.zeros(remaining.shape, np.uint8)
+    found = np.zeros(probability.shape, np.uint8)
+    considered = probability > MIN_PEAK / RELATIVE_LEVEL
+    if not considered.any():
+        return found, ()
+    box = bounding_box(considered)
+    remaining, regions = np.array(probability[box], np.float32), found[box]
     peaks: list[float] = []
     while len(peaks) < MAX_CANDIDATES and (highest := float(remaining.max(initial=0))) >= MIN_PEAK:
         above = remaining > highest / RELATIVE_LEVEL
         parts, count = ndimage.label(above, CONNECTIVITY)
         sizes = np.bincount(parts.ravel())[1:]
-        heights = np.where(sizes >= MIN_VOXELS, ndimage.maximum(remaining, parts, np.arange(1, count + 1)), 0)
+        heights = np.where(sizes >= MIN_VOXELS, largest_in_regions(remaining, parts, count), 0)
         if not heights.any():
             remaining[above] = 0
             continue
@@ -52,7 +58,15 @@ def lesion_candidates(probability: np.ndarray) -> tuple[np.ndarray, tuple[float,
             peaks.append(float(heights.max()))
             regions[part] = len(peaks)
         remaining[part] = 0
-    return regions, tuple(peaks)
+    return found, tuple(peaks)
+
+
+def largest_in_regions(values: np.ndarray, regions: np.ndarray, count: int) -> np.ndarray:
+    """The largest value (count,), float64, in each region 1..count of an array; SciPy's `maximum` sorts all of it."""
+    marked = np.flatnonzero(regions)
+    largest = np.full(count, -np.inf)
+    np.maximum.at(largest, regions.ravel()[marked] - 1, values.ravel()[marked])
+    return largest
 
 
 def match_candidates(probability: np.ndarray, lesions: np.ndarray) -> tuple[tuple[Candidate, ...], int]:

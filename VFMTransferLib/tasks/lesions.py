@@ -13,8 +13,8 @@ from ..core.case import measured_adc
 from ..core.errors import DatasetError
 from ..core.result import Lesion
 from ..core.terms import SIGNIFICANT_GRADE, Label
-from ..core.volume import Volume, bounding_box
-from ..metrics.detection import CONNECTIVITY, MIN_OVERLAP
+from ..core.volume import Volume, bounding_box, marked_voxels
+from ..metrics.detection import CONNECTIVITY, MIN_OVERLAP, largest_in_regions
 from .base import CaseFiles, LabeledCase, read_label_map
 
 CANCER_LABELS = (Label.INDOLENT_CANCER, Label.CSPCA)
@@ -78,7 +78,7 @@ def in_prostate(marked: np.ndarray, gland: np.ndarray) -> tuple[np.ndarray, int]
 def confidences(marked: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number of each voxel's region (D, H, W), 0 for none, and the largest probability in each region."""
     regions, count = ndimage.label(marked, structure=CONNECTIVITY)
-    return regions, np.asarray(ndimage.maximum(probability, regions, np.arange(1, count + 1)), np.float64)
+    return regions, largest_in_regions(probability, regions, count)
 
 
 def confident(marked: np.ndarray, probability: np.ndarray, min_confidence: float) -> tuple[np.ndarray, np.ndarray]:
@@ -90,8 +90,8 @@ def confident(marked: np.ndarray, probability: np.ndarray, min_confidence: float
     is_kept = np.concatenate([[False], highest >= min_confidence])
     others = np.flatnonzero(~is_kept[1:]) + 1
     others = others[np.argsort(-highest[others - 1], kind="stable")]
-    peaks = ndimage.maximum_position(probability, regions, others) if others.size else []
-    return is_kept[regions], np.array(peaks, int).reshape(-1, 3)
+    found = ndimage.maximum_position(probability[marked], regions[marked], others) if others.size else []
+    return is_kept[regions], marked_voxels(marked)[np.array(found, int).ravel()]
 
 
 def find_lesions(

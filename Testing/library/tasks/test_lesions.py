@@ -10,7 +10,7 @@ from study_examples import a_phantom, a_study, tiny_study_spec
 
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.tasks.lesions import class_map, find_lesions, in_prostate, pair_regions
+from VFMTransferLib.tasks.lesions import class_map, confident, find_lesions, in_prostate, pair_regions
 
 GRID = Geometry((8, 6, 5), (0.5, 0.5, 3.0), (10.0, 20.0, 30.0))
 
@@ -122,3 +122,16 @@ def test_voxels_of_lesions_have_the_gravest_class():
     assert (classes[grade == 1] == spec.labels.index(Label.INDOLENT_CANCER)).all()
     assert (classes[(grade == 0) & (study.gland.array > 0)] == spec.labels.index(Label.PROSTATE)).all()
     assert not classes[(grade == 0) & (study.gland.array == 0)].any()
+
+
+def test_places_are_kept_by_their_largest_probability_and_others_are_named_the_surest_first():
+    probability = np.zeros((4, 8, 8), np.float32)
+    for place, value in (((0, 0, 0), 0.9), ((1, 4, 4), 0.5), ((3, 7, 0), 0.6), ((3, 0, 7), 0.55)):
+        probability[place] = value
+    probability[1, 4, 5] = 0.45  # of the same place
+    kept, others = confident(probability > 0.4, probability, 0.58)
+    assert np.argwhere(kept).tolist() == [[0, 0, 0], [3, 7, 0]]
+    assert others.tolist() == [[3, 0, 7], [1, 4, 4]]
+    kept, others = confident(probability > 1, probability, 0.58)
+    assert not kept.any()
+    assert others.shape == (0, 3)
