@@ -228,7 +228,8 @@ def _few_labels_html(
     sources = {run.trained_on for run in runs}
     missing = MissingRuns((), (), (), (), tuple(one for one in missing.few_labels if one[-1] in sources))
     encoders, tasks = sorted({row.encoder for row in rows}), sorted({task_title(row.task) for row in rows})
-    cases, sizes = sorted({row.n_cases for row in rows}), sorted({row.labelled_cases for row in rows})
+    gains = [row for row in rows if math.isfinite(row.rpg_percent)]  # of an arm at 0 there is none
+    cases, sizes = sorted({row.n_cases for row in gains or rows}), sorted({row.labelled_cases for row in rows})
     tested = f"{cases[0]} to {cases[-1]}" if len(cases) > 1 else f"{cases[0]}"
     gained, lost = sum(row.rpg_low > 0 for row in rows), sum(row.rpg_high < 0 for row in rows)
     return render(
@@ -238,7 +239,7 @@ def _few_labels_html(
         heading=TITLE,
         subheading=" · ".join(("Label efficiency", *map(encoder_title, encoders), *tasks, f"{tested} test cases")),
         facts=(
-            (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that leaves out 0"),
+            (f"{gained} up, {lost} down", f"of {len(gains)} gains have an interval that leaves out 0"),
             (f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}", "labeled cases train a network"),
             (f"{total_device_hours(runs):.2f} h", _device_time_of(runs)),
         ),
