@@ -44,6 +44,7 @@ def lesion_candidates(probability: np.ndarray) -> tuple[np.ndarray, tuple[float,
         return found, ()
     box = bounding_box(considered)
     remaining, regions = np.array(probability[box], np.float32), found[box]
+    around = np.zeros(remaining.shape, bool)  # of all candidates so far, and what touches them
     peaks: list[float] = []
     while len(peaks) < MAX_CANDIDATES and (highest := float(remaining.max(initial=0))) >= MIN_PEAK:
         above = remaining > highest / RELATIVE_LEVEL
@@ -54,9 +55,11 @@ def lesion_candidates(probability: np.ndarray) -> tuple[np.ndarray, tuple[float,
             remaining[above] = 0
             continue
         part = parts == 1 + heights.argmax()
-        if not (part & ndimage.binary_dilation(regions > 0, CONNECTIVITY)).any():
+        if not (part & around).any():
             peaks.append(float(heights.max()))
             regions[part] = len(peaks)
+            near = bounding_box(part, margin=1)
+            around[near] |= ndimage.binary_dilation(part[near], CONNECTIVITY)
         remaining[part] = 0
     return found, tuple(peaks)
 
