@@ -7,8 +7,9 @@ average precision. Seeds and cases are drawn with replacement.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ MIN_CASES = 3
 _DRAWS_AT_ONCE = 500
 
 
-class CaseValues(Protocol):
+class CaseValues(Hashable, Protocol):
     """What an arm has reached on the same cases with each of its seeds."""
 
     @property
@@ -33,7 +34,7 @@ class CaseValues(Protocol):
         """Mean over drawn seeds (draws, seeds, 1) of what each reaches on drawn cases (draws, 1, cases): (draws,)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Means:
     """Values (seeds, cases) whose mean is the statistic."""
 
@@ -47,7 +48,7 @@ class Means:
         return np.asarray(np.asarray(self.values, np.float64)[seeds, cases].mean(axis=(-2, -1)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Areas:
     """Probabilities (seeds, cases), and which cases (cases,) are positive: the area under the ROC curve."""
 
@@ -68,7 +69,7 @@ class Areas:
         return np.asarray(auroc(np.asarray(self.probabilities, np.float64)[seeds, cases], positive).mean(axis=-1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Precisions:
     """Of each seed the candidates of all cases: their average precision."""
 
@@ -127,7 +128,7 @@ def gain_over_cases(pretrained: CaseValues, scratch: CaseValues, higher_is_bette
     percent = relative_performance_gain(_whole(pretrained), _whole(scratch), higher_is_better)
     if cases < MIN_CASES:
         return Gain(percent, math.nan, math.nan, cases, seeds)
-    a, b = _resampled((pretrained, scratch), seed)
+    a, b = _resampled(pretrained, seed), _resampled(scratch, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         gains = (100.0 if higher_is_better else -100.0) * (a - b) / np.abs(b)
     return Gain(percent, *interval(gains), cases, seeds)
@@ -137,7 +138,7 @@ def mean_over_cases(values: CaseValues, seed: int = 0) -> tuple[float, float, fl
     """The statistic of an arm, with its interval, `nan` of fewer than three cases."""
     if values.shape[1] < MIN_CASES:
         return _whole(values), math.nan, math.nan
-    return _whole(values), *interval(_resampled((values,), seed)[0])
+    return _whole(values), *interval(_resampled(values, seed))
 
 
 def _whole(values: CaseValues) -> float:
@@ -145,13 +146,14 @@ def _whole(values: CaseValues) -> float:
     return float(values.statistic(seeds[None, :, None], cases[None, None])[0])
 
 
-def _resampled(arms: Sequence[CaseValues], seed: int) -> list[np.ndarray]:
-    """The statistic of each arm in draws of seeds and cases, the same ones for all arms."""
-    seeds, cases = arms[0].shape
+@lru_cache(maxsize=4)  # the interval of an arm and that of its gain rest on the same draws, which may take seconds
+def _resampled(values: CaseValues, seed: int) -> np.ndarray:
+    """The statistic in draws of seeds and cases, which are the same for arms of equal shape."""
+    seeds, cases = values.shape
     rng = np.random.default_rng(seed)
     rows = rng.integers(seeds, size=(RESAMPLES, seeds, 1))
     columns = rng.integers(cases, size=(RESAMPLES, 1, cases))
-    return [values.statistic(rows, columns) for values in arms]
+    return values.statistic(rows, columns)
 
 
 def interval(drawn: np.ndarray) -> tuple[float, float]:

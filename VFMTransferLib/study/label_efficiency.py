@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .config import PHANTOMS, REAL
 from .intervals import mean_over_cases
-from .summary import BOTH, PRECISION, gain_of_runs, paired_runs, values_of_arm
+from .summary import BOTH, PRECISION, ArmValues, gain_of_arms, paired_runs, values_of_arm
 from .tables import RunRow, StudyTables, write_rows
 
 EFFICIENCY = "label_efficiency.csv"
@@ -79,22 +79,23 @@ def label_efficiency(
     for (encoder, task, source, metric), by_size in found.items():
         if all(run.labelled_cases == 0 for own, _ in by_size.values() for run in own):
             continue
-        means = {size: _means(own, part, seed) for size, (own, part) in sorted(by_size.items())}
+        means, gains = {}, {}
+        for size, (own, part) in sorted(by_size.items()):
+            arms = _arms(own, part)
+            means[size], gains[size] = _means(own, arms, seed), gain_of_arms(own, arms, seed)
         # Of patients each seed tests others, so that sizes are compared by the seeds that all of them have.
         seeds = set.intersection(*({run.seed for run in own} for own, _ in by_size.values()))
         compared = {}
         for size, (own, part) in by_size.items():
             shared = [run for run in own if run.seed in seeds]
             if shared:
-                compared[size] = means[size] if shared == own else _means(shared, part, seed)
-        scratch = {size: arms["scratch"][0] for size, arms in compared.items()}
-        for size, arms in means.items():
-            own, part = by_size[size]
-            gain = gain_of_runs(own, part, seed)
-            replaced = math.nan
+                compared[size] = means[size] if shared == own else _means(shared, _arms(shared, part), seed)
+        scratch = {size: reached["scratch"][0] for size, reached in compared.items()}
+        for size, reached in means.items():
+            own, gain, replaced = by_size[size][0], gains[size], math.nan
             if compared:
                 replaced = replaced_cases(size, compared[size]["pretrained"][0], scratch, own[0].higher_is_better)
-            values = (*arms["pretrained"], *arms["scratch"], gain.percent, gain.low, gain.high, replaced)
+            values = (*reached["pretrained"], *reached["scratch"], gain.percent, gain.low, gain.high, replaced)
             rows.append(EfficiencyRow(encoder, task, source, size, metric, *values, gain.n_cases, gain.n_seeds))
     order = {source: place for place, source in enumerate((PHANTOMS, REAL))}
 
@@ -111,10 +112,15 @@ def _by_precision(runs: Sequence[RunRow], tables: StudyTables) -> list[list[RunR
     return [found] if is_known else []
 
 
-def _means(runs: Sequence[RunRow], tables: StudyTables, seed: int) -> dict[str, tuple[float, float, float]]:
+def _arms(runs: Sequence[RunRow], tables: StudyTables) -> dict[str, ArmValues | None]:
+    return {arm: values_of_arm(runs, tables, arm) for arm in BOTH}
+
+
+def _means(
+    runs: Sequence[RunRow], arms: Mapping[str, ArmValues | None], seed: int
+) -> dict[str, tuple[float, float, float]]:
     found = {}
-    for arm in BOTH:
-        reached = values_of_arm(runs, tables, arm)
+    for arm, reached in arms.items():
         own = [run.value for run in runs if run.arm == arm]
         missing = (sum(own) / len(own), math.nan, math.nan)
         found[arm] = missing if reached is None else mean_over_cases(reached.values, seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -254,10 +254,15 @@ def gain_of_runs(runs: Sequence[RunRow], tables: StudyTables, seed: int = 0) -> 
     `runs` are those of one encoder, task and size. Both ways agree unless real cases are left out by folds of unequal
     size.
     """
-    paired, higher = paired_runs(runs), runs[0].higher_is_better
+    paired = paired_runs(runs)
     if not paired:
         return Gain(math.nan, math.nan, math.nan, 0, 0)
-    a, b = (values_of_arm(paired, tables, arm) for arm in BOTH)
+    return gain_of_arms(paired, {arm: values_of_arm(paired, tables, arm) for arm in BOTH}, seed)
+
+
+def gain_of_arms(paired: Sequence[RunRow], arms: Mapping[str, ArmValues | None], seed: int = 0) -> Gain:
+    """As `gain_of_runs`, of runs of the seeds that both arms have, and of what `values_of_arm` gives of each arm."""
+    (a, b), higher = (arms[arm] for arm in BOTH), paired[0].higher_is_better
     try:
         if a is not None and b is not None and a.cases == b.cases:
             return gain_over_cases(a.values, b.values, higher, seed)

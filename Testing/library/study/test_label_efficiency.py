@@ -14,13 +14,14 @@ from small_sweeps import PROFOUND, a_document, prepared_sweep, write_config
 from VFMTransferLib.core.errors import ConfigError, DatasetError
 from VFMTransferLib.io.images import write_volume
 from VFMTransferLib.metrics.classification import auroc
+from VFMTransferLib.metrics.detection import Candidate, average_precision
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.config import CONFIG, PHANTOMS, REAL, RunKey, planned_runs, read_config
 from VFMTransferLib.study.intervals import Means, mean_over_cases
 from VFMTransferLib.study.label_efficiency import EFFICIENCY, EfficiencyRow, label_efficiency, replaced_cases
 from VFMTransferLib.study.run import run_one, run_sha256
-from VFMTransferLib.study.summary import AREA, SAID, TRUE, summarize
+from VFMTransferLib.study.summary import AREA, LESIONS, PRECISION, SAID, TRUE, summarize
 from VFMTransferLib.study.tables import (
     CANDIDATES,
     CandidateRow,
@@ -227,7 +228,7 @@ def test_other_masks_change_the_checksum_of_the_runs_that_they_train(tmp_path):
 
 @pytest.mark.parametrize(
     ("folder", "trained_on"),
-    [(SHIPPED, REAL), (SHIPPED / "adc-translation", PHANTOMS), (SHIPPED / "classification", PHANTOMS)],
+    [(SHIPPED, REAL), *((SHIPPED / task, PHANTOMS) for task in ("adc-translation", "classification", "lesions"))],
 )
 def test_the_shipped_tables_follow_from_their_runs_and_cases(folder, trained_on):
     config, tables = read_config(folder / CONFIG), read_tables(folder)
@@ -241,6 +242,20 @@ def test_the_shipped_tables_follow_from_their_runs_and_cases(folder, trained_on)
         for row in tables.metrics:
             if row.case and RunKey(*(getattr(row, c) for c in columns)) == key:
                 own[row.metric][row.case] = row.value
+        if run.task == "lesion-segmentation":  # Dice is of cases with a lesion, average precision of all
+            assert set(own[LESIONS]) == set(names)
+            ranked = [
+                Candidate(row.confidence, row.is_hit)
+                for row in tables.candidates
+                if RunKey(*(getattr(row, c) for c in columns)) == key
+            ]
+            (stated,) = (
+                row.value
+                for row in tables.metrics
+                if row.metric == PRECISION and RunKey(*(getattr(row, c) for c in columns)) == key
+            )
+            assert stated == pytest.approx(average_precision(ranked, int(sum(own[LESIONS].values()))))
+            names = [name for name in names if own[LESIONS][name]]
         # An AUROC is of all cases, by what of each it is made of.
         needed = (run.metric,) if run.metric != AREA else (SAID, TRUE)
         assert all(set(own[metric]) == set(names) for metric in needed)
