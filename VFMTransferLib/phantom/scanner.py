@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy  # `fft` is imported at its first use, for which those who make no phantom need not wait
 import SimpleITK as sitk
-from scipy import fft
 
 from ..core.volume import Geometry, IntTriple, Triple, Volume
 from .canvas import Canvas, Lattice, rotation, smooth_field
@@ -191,9 +191,9 @@ def field_of_air_hz(air: np.ndarray, spacing_mm: Triple, tesla: float) -> np.nda
         spacing_mm: Voxel along (z, y, x).
     """
     (d, h, w), (step_z, step_y, step_x) = air.shape, spacing_mm
-    kz, ky, kx = np.meshgrid(
-        fft.fftfreq(2 * d, step_z), fft.fftfreq(2 * h, step_y), fft.rfftfreq(2 * w, step_x), indexing="ij", sparse=True
-    )
+    fft = scipy.fft  # float32 stays float32, as it does not in NumPy before 2
+    frequencies = fft.fftfreq(2 * d, step_z), fft.fftfreq(2 * h, step_y), fft.rfftfreq(2 * w, step_x)
+    kz, ky, kx = np.meshgrid(*frequencies, indexing="ij", sparse=True)
     square = kz**2 + ky**2 + kx**2
     square[0, 0, 0] = 1.0
     kernel = (1 / 3 - kz**2 / square).astype(np.float32)
@@ -204,7 +204,7 @@ def field_of_air_hz(air: np.ndarray, spacing_mm: Triple, tesla: float) -> np.nda
     spectrum *= kernel
     spectrum = fft.ifft(spectrum, axis=0, overwrite_x=True)[:d]
     spectrum = fft.ifft(spectrum, axis=1)[:, :h]
-    shift = np.ascontiguousarray(fft.irfft(spectrum, 2 * w, axis=2)[:, :, :w])
+    shift = fft.irfft(spectrum, 2 * w, axis=2)[:, :, :w]
     return shift * np.float32(AIR_TISSUE_PPM * GYROMAGNETIC_MHZ_PER_T * tesla)
 
 
