@@ -113,7 +113,8 @@ def gain_over_cases(pretrained: CaseValues, scratch: CaseValues, higher_is_bette
     """Gain of the mean over cases and seeds, with a percentile bootstrap over both.
 
     Both arms of a seed share data order and head, and both arms see the same cases, so seeds and cases are drawn
-    together for both. Draws without a gain, as of AUROC without cases of both kinds, are left out.
+    together for both. A draw in which both arms are at 0 gains 0; draws without a statistic, as of AUROC without cases of
+    both kinds, are left out.
 
     Args:
         pretrained, scratch: Of the two arms, same seeds and cases in the same order.
@@ -131,6 +132,7 @@ def gain_over_cases(pretrained: CaseValues, scratch: CaseValues, higher_is_bette
     a, b = _resampled(pretrained, seed), _resampled(scratch, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         gains = (100.0 if higher_is_better else -100.0) * (a - b) / np.abs(b)
+    gains[a == b] = 0.0
     return Gain(percent, *interval(gains), cases, seeds)
 
 

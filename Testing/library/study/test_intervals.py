@@ -75,6 +75,13 @@ def test_an_interval_leaves_out_zero_where_an_arm_is_better(share_found, is_cert
     assert (same.percent, same.low, same.high) == (0, 0, 0)  # both arms are drawn together
 
 
+def test_draws_in_which_both_arms_are_at_0_gain_nothing_and_are_not_left_out():
+    """One of three seeds finds nothing with either arm: it is drawn three times in 1 of 27 draws."""
+    scratch = np.array([[0.01] * 5, [0.01] * 5, [0.0] * 5])
+    gain = gain_over_cases(Means(scratch * 7), Means(scratch), True)
+    assert (gain.percent, gain.low, gain.high) == pytest.approx((600, 0, 600))
+
+
 def test_an_interval_holds_its_statistic_and_narrows_with_more_cases():
     few, many = (Means(np.random.default_rng(0).normal(1, 0.2, (1, count))) for count in (10, 1000))
     for values in (few, many):
