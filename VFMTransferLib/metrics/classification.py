@@ -18,20 +18,29 @@ _BINS = 10
 SMALLEST_PROBABILITY = 1e-6
 
 
-def auroc(scores: np.ndarray | Sequence[float], positives: np.ndarray | Sequence[bool]) -> np.ndarray:
-    """Area under the ROC curve along the last axis of (..., cases), by the rank sum of Mann and Whitney, ties half.
+def auroc(
+    scores: np.ndarray | Sequence[float], positives: np.ndarray | Sequence[bool], times: np.ndarray | None = None
+) -> np.ndarray:
+    """Area under the ROC curve of cases: how many pairs of a positive and another case are in order, ties half.
 
-    As scikit-learn's `roc_auc_score`, but by hand, because a bootstrap takes the areas of thousands of resamples at
-    once. `nan` where all cases are of one kind.
+    As scikit-learn's `roc_auc_score`, but by hand, because a bootstrap takes the areas of thousands of draws at once.
+
+    Args:
+        scores, positives: Of each case (cases,).
+        times: How often each case is there in each draw (draws, cases); once by default.
+
+    Returns:
+        The area, or with `times` those of the draws (draws,); `nan` where all cases are of one kind.
     """
-    from scipy import stats  # takes longer to import than listing bundles may wait
-
-    values = np.asarray(scores, float)
-    positive = np.broadcast_to(np.asarray(positives, bool), values.shape)
-    count = positive.sum(axis=-1)
-    others = values.shape[-1] - count
-    above = (stats.rankdata(values, axis=-1) * positive).sum(axis=-1) - count * (count + 1) / 2
-    return np.divide(above, count * others, out=np.full(np.shape(above), np.nan), where=count * others > 0)
+    values, positive = np.asarray(scores, float), np.asarray(positives, bool)
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.diff(values[order], prepend=np.nan) != 0)  # of those with equal scores
+    weights = (np.ones((1, len(values))) if times is None else times)[:, order]
+    above, below = (np.add.reduceat(weights * kind[order], starts, axis=1) for kind in (positive, ~positive))
+    ordered = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
+    pairs = above.sum(axis=1) * below.sum(axis=1)
+    areas = np.divide(ordered, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    return areas[0] if times is None else areas
 
 
 def log_loss(probability: float) -> float:

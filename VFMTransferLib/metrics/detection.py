@@ -104,8 +104,12 @@ class Ranking:
     def __init__(self, candidates: Sequence[Sequence[Candidate]], lesions: Sequence[int]) -> None:
         ranked = sorted(((c.confidence, c.is_hit, i) for i, own in enumerate(candidates) for c in own), reverse=True)
         confidence, is_hit, case = np.array(ranked, float).reshape(-1, 3).T
-        self._lesions, self._is_hit, self._case = np.asarray(lesions, float), is_hit, case.astype(int)
-        self._is_last = np.diff(confidence, append=-np.inf) != 0  # of those with equal confidence
+        self._lesions, self._case, self._hits = np.asarray(lesions, float), case.astype(int), np.flatnonzero(is_hit)
+        # Precision counts where recall rises: at the last of those with equal confidence, among which there are hits.
+        last = np.flatnonzero(np.diff(confidence, append=-np.inf) != 0)
+        so_far = np.cumsum(is_hit).astype(int)[last]  # hits up to each
+        rises = np.diff(so_far, prepend=0) > 0
+        self._last, self._so_far = last[rises], so_far[rises]
 
     @property
     def cases(self) -> int:
@@ -115,7 +119,8 @@ class Ranking:
     def precision(self, times: np.ndarray) -> np.ndarray:
         """Average precision (draws,) where each case is there so many times (draws, cases); `nan` without lesions."""
         weights = times[:, self._case]
-        hits, seen = (np.cumsum(w, axis=1)[:, self._is_last] for w in (weights * self._is_hit, weights))
+        hits = np.cumsum(weights[:, self._hits], axis=1)[:, self._so_far - 1]
+        seen = np.cumsum(weights, axis=1)[:, self._last]
         gained = np.diff(hits, axis=1, prepend=0)
         lesions = times @ self._lesions
         area = (hits / np.maximum(seen, 1) * gained).sum(axis=1)

@@ -7,9 +7,9 @@ average precision. Seeds and cases are drawn with replacement.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 import numpy as np
@@ -65,8 +65,7 @@ class Areas:
         return np.shape(self.probabilities)
 
     def statistic(self, seeds: np.ndarray, cases: np.ndarray) -> np.ndarray:
-        positive = np.asarray(self.positives, bool)[cases]
-        return np.asarray(auroc(np.asarray(self.probabilities, np.float64)[seeds, cases], positive).mean(axis=-1))
+        return _by_times([partial(auroc, scores, self.positives) for scores in self.probabilities], seeds, cases)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +79,21 @@ class Precisions:
         return len(self.rankings), self.rankings[0].cases
 
     def statistic(self, seeds: np.ndarray, cases: np.ndarray) -> np.ndarray:
-        found = []
-        for start in range(0, len(cases), _DRAWS_AT_ONCE):  # together they would take gigabytes
-            drawn = cases[start : start + _DRAWS_AT_ONCE, 0]
-            times = np.zeros((len(drawn), self.shape[1]))
-            np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1)
-            of_seeds = np.stack([ranking.precision(times) for ranking in self.rankings], axis=1)
-            found.append(np.take_along_axis(of_seeds, seeds[start : start + len(drawn), :, 0], axis=1).mean(axis=1))
-        return np.concatenate(found)
+        return _by_times([ranking.precision for ranking in self.rankings], seeds, cases)
+
+
+def _by_times(
+    of_seeds: Sequence[Callable[[np.ndarray], np.ndarray]], seeds: np.ndarray, cases: np.ndarray
+) -> np.ndarray:
+    """`CaseValues.statistic` from functions of how often each case is drawn (draws, cases), one of each seed."""
+    found = []
+    for start in range(0, len(cases), _DRAWS_AT_ONCE):  # together they would take gigabytes
+        drawn = cases[start : start + _DRAWS_AT_ONCE, 0]
+        times = np.zeros(drawn.shape)
+        np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1)
+        statistics = np.stack([of_seed(times) for of_seed in of_seeds], axis=1)
+        found.append(np.take_along_axis(statistics, seeds[start : start + len(drawn), :, 0], axis=1).mean(axis=1))
+    return np.concatenate(found)
 
 
 @dataclass(frozen=True)
@@ -113,8 +119,8 @@ def gain_over_cases(pretrained: CaseValues, scratch: CaseValues, higher_is_bette
     """Gain of the mean over cases and seeds, with a percentile bootstrap over both.
 
     Both arms of a seed share data order and head, and both arms see the same cases, so seeds and cases are drawn
-    together for both. A draw in which both arms are at 0 gains 0; draws without a statistic, as of AUROC without cases of
-    both kinds, are left out.
+    together for both. A draw in which both arms are at 0 gains 0; draws without a statistic, as of AUROC without cases
+    of both kinds, are left out.
 
     Args:
         pretrained, scratch: Of the two arms, same seeds and cases in the same order.

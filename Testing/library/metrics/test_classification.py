@@ -14,18 +14,20 @@ def test_the_area_under_the_curve_is_scikit_learns(seed):
     assert float(auroc(scores, positives)) == pytest.approx(roc_auc_score(positives, scores))
 
 
-def test_areas_of_many_resamples_come_at_once():
+def test_areas_of_many_draws_come_at_once():
     rng = np.random.default_rng(0)
-    scores, positives = rng.normal(size=(3, 2, 25)), rng.integers(0, 2, (3, 1, 25)) > 0
-    found = auroc(scores, positives)
-    for row in range(3):
-        for column in range(2):
-            expected = roc_auc_score(positives[row, 0], scores[row, column])
-            assert found[row, column] == pytest.approx(expected)
+    scores, positives = rng.integers(0, 9, 25) / 8, rng.integers(0, 2, 25) > 0  # with ties
+    drawn = rng.integers(25, size=(6, 25))
+    times = np.stack([np.bincount(row, minlength=25) for row in drawn]).astype(float)
+    expected = [roc_auc_score(positives[row], scores[row]) for row in drawn]
+    assert auroc(scores, positives, times) == pytest.approx(expected)
 
 
 def test_cases_of_one_kind_have_no_area():
     assert np.isnan(auroc([0.1, 0.9], [True, True]))
+    times = np.array([[1.0, 0.0, 2.0], [1.0, 1.0, 0.0]])
+    assert np.isnan(auroc([0.1, 0.9, 0.4], [True, False, True], times)).tolist() == [True, False]
+    assert np.isnan(auroc([], []))
 
 
 @pytest.mark.parametrize("seed", range(5))
