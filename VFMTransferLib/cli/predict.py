@@ -57,7 +57,13 @@ def add_predict(commands: Commands) -> None:
 
 def run_predict(args: argparse.Namespace) -> None:
     if not args.bundles:  # not by argparse, whose message names no command that lists them
-        args.parser.error("state a network by --bundle: a name of `vfm-transfer models list`, or a bundle's folder")
+        from ..bundles.catalog import list_bundles
+
+        names = ", ".join(bundle.name for bundle in list_bundles(args.task)) if args.task else ""
+        those = f" (for {args.task}: {names})" if names else ""
+        args.parser.error(
+            f"state a network by --bundle: a name of `vfm-transfer models list`{those}, or a bundle's folder"
+        )
     if args.cohort is None:
         require_images(args, args.case)
         if args.scheduler is not None or args.workers is not None:

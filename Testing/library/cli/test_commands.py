@@ -338,6 +338,12 @@ def test_predict_without_a_network_names_the_command_that_lists_them(what, tmp_p
     assert "by --bundle: a name of `vfm-transfer models list`" in capsys.readouterr().err
 
 
+def test_prediction_without_a_network_names_those_of_the_task(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", str(tmp_path), "--task", "lesion-segmentation", "-o", str(tmp_path / "out")])
+    assert "provicnet-lesion-segmentation-demo-pretrained" in capsys.readouterr().err
+
+
 def test_a_psa_belongs_to_one_case(tmp_path, capsys):
     for command in (["predict", "--cohort", "x", "--bundle", "b"], ["compare", "p001", "p002"]):
         with pytest.raises(SystemExit):
