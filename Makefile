@@ -60,7 +60,7 @@ test-oldest: $(VENV)/.installed-dev $(OLDEST)/.installed
 	$(ONE_THREAD) $(BIN)/python Testing/oldest.py $(OLDEST)/bin/python
 
 $(OLDEST)/.installed: pyproject.toml
-	$(PYTHON) -m venv --clear $(OLDEST)
+	$(PYTHON) -m venv --clear --upgrade-deps $(OLDEST)
 	sed -n '/^dependencies/,/^]/s/.*"\(.*\)>=\(.*\)",.*/\1==\2/p' pyproject.toml > $(OLDEST)/requirements.txt
 	$(OLDEST)/bin/python -m pip install --quiet --no-compile --requirement $(OLDEST)/requirements.txt
 	touch $@
@@ -130,7 +130,7 @@ clean:
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'VFM Transfer needs Python 3.11 or newer: make PYTHON=python3.12' >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --upgrade-deps $(VENV)  # a new pip installs in half the time of old ones
 
 $(VENV)/.installed-base: pyproject.toml | $(BIN)/python
 	@echo 'Installing into $(VENV); this downloads about 200 MB once.'
