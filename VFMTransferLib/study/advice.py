@@ -22,7 +22,7 @@ from ..encoders.weights import pretrained_network
 from ..tasks import TASKS, lesion_task
 from ..tasks.base import LabeledCase
 from ..training.finetune import FinetuneConfig
-from .config import CONFIG, planned_runs, read_config
+from .config import CONFIG, REAL, planned_runs, read_config
 from .estimators import Candidate, estimate, evenly_chosen
 from .features import ENCODER, encoder_features, feature_cases
 from .forecast import (
@@ -36,6 +36,7 @@ from .forecast import (
     points_of,
     write_forecast,
 )
+from .label_efficiency import EfficiencyRow
 from .run import training_config
 from .summary import DEFINITIONS, SummaryRow, summarize
 from .tables import RUNS, read_rows_if_any, read_tables, without_nan
@@ -53,12 +54,14 @@ class Advice:
         verdict: Whether any estimator predicts better than chance which task gains.
         forecasts: How well each estimator orders the study's gains.
         measured: What each pretraining gained on the task in the study, on the study's own cases.
+        few_labels: What each gained with few labeled cases.
     """
 
     task: str
     verdict: str
     forecasts: tuple[ForecastRow, ...] = ()
     measured: tuple[SummaryRow, ...] = ()
+    few_labels: tuple[EfficiencyRow, ...] = ()
 
 
 def shipped_study() -> Path:
@@ -70,7 +73,8 @@ def shipped_study() -> Path:
 def advise(task: str, finished: FinishedStudy) -> Advice:
     """What a finished study found for a task."""
     measured = tuple(row for row in finished.summary if row.task == task)
-    return Advice(task, verdict(finished.forecasts), finished.forecasts, measured)
+    few_labels = tuple(row for row in finished.few_labels if row.task == task)
+    return Advice(task, verdict(finished.forecasts), finished.forecasts, measured, few_labels)
 
 
 def verdict(rows: Sequence[ForecastRow]) -> str:
@@ -107,13 +111,21 @@ def advice_document(advice: Advice) -> dict[str, Any]:
 def advice_lines(advice: Advice) -> list[str]:
     """The answer as lines for a terminal."""
     lines = [advice.verdict, "", *_table(advice.forecasts)]
-    lines += ["", f"Measured in the study on {TASKS[advice.task].title.lower()}, gain over scratch (95 % interval):"]
-    for row in advice.measured:
-        interval = "no interval" if math.isnan(row.rpg_low) else f"{row.rpg_low:+.1f} to {row.rpg_high:+.1f}"
-        unsure = ", contains 0" if row.rpg_low <= 0 <= row.rpg_high else ""
-        gain = f"{'n/a':>6}  " if math.isnan(row.rpg_percent) else f"{row.rpg_percent:+6.1f} %"
-        lines.append(f"  {row.encoder:28}{row.metric:18}{gain}  ({interval}{unsure})")
-    return lines if advice.measured else [*lines, "  nothing"]
+    lines += ["", f"{TASKS[advice.task].title}: gain over scratch measured in the study (95 % interval)"]
+    lines += [f"  {row.encoder:24}{'all':16}{row.metric:18}{_gain(row)}" for row in advice.measured] or ["  nothing"]
+    if advice.few_labels:
+        lines += ["", "With few labeled cases"]
+    for few in advice.few_labels:
+        cases = f"{few.labelled_cases} {'real' if few.trained_on == REAL else few.trained_on}"
+        lines.append(f"  {few.encoder:24}{cases:16}{few.metric:18}{_gain(few)}")
+    return lines
+
+
+def _gain(row: SummaryRow | EfficiencyRow) -> str:
+    interval = "no interval" if math.isnan(row.rpg_low) else f"{row.rpg_low:+.1f} to {row.rpg_high:+.1f}"
+    unsure = ", contains 0" if row.rpg_low <= 0 <= row.rpg_high else ""
+    gain = f"{'n/a':>8}  " if math.isnan(row.rpg_percent) else f"{row.rpg_percent:+8.1f} %"
+    return f"{gain}  ({interval}{unsure})"
 
 
 def forecast_lines(rows: Sequence[ForecastRow]) -> list[str]:

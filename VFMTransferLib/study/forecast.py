@@ -19,10 +19,13 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from .label_efficiency import EFFICIENCY, EfficiencyRow, label_efficiency
 from .summary import SummaryRow, rank_correlations, ranked_within_encoders, summarize
-from .tables import RUNS, read_rows_if_any, read_tables, write_rows
+from .tables import RUNS, read_rows, read_rows_if_any, read_tables, write_rows
 
 ESTIMATES, FORECAST = "estimates.csv", "forecast.csv"
+FEW_LABELS = "label-efficiency"
+"""Folder beside a study's tables: further studies, each of label efficiency, itself and in its folders."""
 MIN_TASKS = 3
 LEVEL = 0.05  # of the p-value, shared among the estimators that were tried
 MAX_ORDERS = 5040  # of seven tasks; of more so many are drawn
@@ -76,10 +79,15 @@ class ForecastRow:
 
 @dataclass(frozen=True)
 class FinishedStudy:
-    """A finished study, as far as advice needs it; without forecasts where estimators were not tried."""
+    """A finished study, as far as advice needs it; without forecasts where estimators were not tried.
+
+    Attributes:
+        few_labels: What was gained with few labeled cases, by the study itself and those in its folder `FEW_LABELS`.
+    """
 
     summary: tuple[SummaryRow, ...] = ()
     forecasts: tuple[ForecastRow, ...] = ()
+    few_labels: tuple[EfficiencyRow, ...] = ()
 
 
 def read_finished_study(folder: Path, task: str | None = None) -> FinishedStudy:
@@ -92,7 +100,10 @@ def read_finished_study(folder: Path, task: str | None = None) -> FinishedStudy:
         return FinishedStudy()
     tables = read_tables(folder)
     own = replace(tables, runs=tuple(run for run in tables.runs if task in (None, run.task)))
-    return FinishedStudy(summarize(own), read_rows_if_any(folder / FORECAST, ForecastRow))
+    few_labels = list(label_efficiency(own))
+    for path in sorted((folder / FEW_LABELS).rglob(EFFICIENCY)):
+        few_labels += [row for row in read_rows(path, EfficiencyRow) if task in (None, row.task)]
+    return FinishedStudy(summarize(own), read_rows_if_any(folder / FORECAST, ForecastRow), tuple(few_labels))
 
 
 def points_of(estimates: Iterable[EstimateRow], summary: Iterable[SummaryRow]) -> dict[str, tuple[Point, ...]]:

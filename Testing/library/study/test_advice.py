@@ -14,6 +14,7 @@ from VFMTransferLib.study.advice import advice_lines, advise, shipped_study
 from VFMTransferLib.study.config import CONFIG, read_config
 from VFMTransferLib.study.forecast import (
     ESTIMATES,
+    FEW_LABELS,
     FORECAST,
     EstimateRow,
     FinishedStudy,
@@ -23,10 +24,12 @@ from VFMTransferLib.study.forecast import (
     read_finished_study,
     write_forecast,
 )
+from VFMTransferLib.study.label_efficiency import label_efficiency, write_label_efficiency
 from VFMTransferLib.study.run import run_one
 from VFMTransferLib.study.summary import SummaryRow, write_summary
 from VFMTransferLib.study.tables import RunRow, StudyTables, read_rows, read_rows_if_any, write_tables
 from VFMTransferLib.study.workspace import Workspace, training_cases
+from VFMTransferLib.tasks import TASKS
 
 NAN = math.nan
 SCREEN = 24  # lines
@@ -55,7 +58,7 @@ def test_where_no_estimator_beats_chance_only_that_is_said():
 def test_a_gain_that_is_not_known_has_words():
     row = a_summary_row("profound", NAN, low=NAN, high=NAN)
     (line,) = (line for line in advice_lines(advise("classification", FinishedStudy((row,)))) if "profound" in line)
-    assert line.split() == ["profound", "auroc", "n/a", "(no", "interval)"]
+    assert line.split() == ["profound", "all", "auroc", "n/a", "(no", "interval)"]
 
 
 def test_an_estimator_that_beats_chance_is_named():
@@ -83,7 +86,7 @@ def test_without_a_study_nothing_is_known():
     assert advice_lines(found)[-1] == "  nothing"
 
 
-@pytest.mark.parametrize("task", ["anatomy-segmentation", "adc-translation"])
+@pytest.mark.parametrize("task", list(TASKS))
 def test_the_shipped_study_answers_in_one_screen(task, capsys):
     assert main(["advise", task]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -110,6 +113,42 @@ def test_the_command_answers_in_json(tmp_path, capsys):
     assert [row["estimator"] for row in answer["forecasts"]] == ["probe", "logme"]
     assert answer["measured"][0]["rpg_percent"] == pytest.approx(10)
     assert answer["measured"][0]["rpg_low"] is None
+
+
+def runs_from(size, pretrained, encoder="profound", task="classification"):
+    few = {"labelled_cases": size, "trained_on": "phantoms"}
+    return [
+        RunRow(encoder, task, arm, 0, "dice", True, value, 2, 2, 1.0, 3, "c", **few)
+        for arm, value in (("pretrained", pretrained), ("scratch", 1.0))
+    ]
+
+
+def test_gains_with_few_labels_are_the_studys_and_those_of_studies_beside_it(tmp_path, capsys):
+    write_tables(StudyTables((*runs_from(0, 1.1), *runs_from(4, 1.2))), tmp_path)
+    for folder, size in (("", 1), ("one-task", 2)):
+        others = runs_from(size, 9.0, task="adc-translation")
+        further = StudyTables((*runs_from(size, 1.0 + size, "provicnet"), *others))
+        (tmp_path / FEW_LABELS / folder).mkdir(exist_ok=True)
+        write_label_efficiency(label_efficiency(further), tmp_path / FEW_LABELS / folder)
+    assert main(["advise", "classification", "--study", str(tmp_path), "--json"]) == 0
+    few = json.loads(capsys.readouterr().out)["few_labels"]
+    found = [(row["encoder"], row["labelled_cases"], round(row["rpg_percent"])) for row in few]
+    assert found == [("profound", 4, 20), ("provicnet", 1, 100), ("provicnet", 2, 200)]
+    assert main(["advise", "classification", "--study", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    below = lines[lines.index("With few labeled cases") + 1 :]
+    assert below[0].split() == ["profound", "4", "phantoms", "dice", "+20.0", "%", "(no", "interval)"]
+
+
+def test_the_shipped_study_tells_which_gains_with_few_labels_are_certain(capsys):
+    assert main(["advise", "lesion-segmentation", "--json"]) == 0
+    few = {row["metric"]: row for row in json.loads(capsys.readouterr().out)["few_labels"]}
+    assert few["average_precision"]["rpg_low"] > 0
+    assert few["dice"]["rpg_low"] == 0
+    assert few["dice"]["rpg_high"] is None  # infinite
+    assert main(["advise", "lesion-segmentation"]) == 0
+    certain = [line for line in capsys.readouterr().out.splitlines() if "average_precision" in line]
+    assert [line.endswith("(+4.7 to +41.8)") for line in certain] == [True]
 
 
 def test_a_study_that_is_not_there_is_an_error(tmp_path, capsys):
