@@ -119,7 +119,8 @@ def add_forecast(commands: Commands) -> None:
 
 
 def run_forecast(args: argparse.Namespace) -> None:
-    from ..study.advice import forecast_lines, try_estimators
+    from ..study.advice import forecast_lines
+    from ..study.estimators import try_estimators
     from ..study.tables import without_nan
 
     with progress_lines() as on_progress:

@@ -50,7 +50,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "result": ("core.result",),
     "runtimes": ("inference.runtimes", "inference.windows"),
     "specialised": ("encoders.dynunet.network", "encoders.weights"),
-    "study.candidates": ("study.advice",),
+    "study.candidates": ("study.advice", "study.estimators"),
     "study.cases": ("study.workspace",),
     "study.comparison": ("evaluation.comparison",),
     "study.distance": ("study.features",),

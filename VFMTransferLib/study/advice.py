@@ -1,48 +1,24 @@
 """Which pretraining a fine-tuning should start from: what a finished study can tell, which is often nothing.
 
-Estimators that are computed before any fine-tuning are tried on every encoder and task of a finished study, with
-nothing but what was known before it: its configuration, pretrainings and training cases. `advise` reads the outcome.
+From the study's tables alone, so that a base installation can ask.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bundles.bundle import Bundle, read_bundle
 from ..bundles.catalog import shipped_folder
-from ..bundles.weights import bundle_encoder_weights
-from ..core.files import writing
-from ..core.terms import OnProgress
-from ..encoders.base import family_of
-from ..encoders.weights import pretrained_network
-from ..tasks import TASKS, lesion_task
-from ..tasks.base import LabeledCase
-from ..training.finetune import FinetuneConfig
-from .config import CONFIG, REAL, planned_runs, read_config
-from .estimators import Candidate, estimate, evenly_chosen
-from .features import ENCODER, encoder_features, feature_cases
-from .forecast import (
-    ESTIMATES,
-    EstimateRow,
-    FinishedStudy,
-    ForecastRow,
-    better_than_chance,
-    can_tell,
-    judge,
-    points_of,
-    write_forecast,
-)
+from ..tasks import TASKS
+from .config import REAL
+from .forecast import FinishedStudy, ForecastRow, better_than_chance, can_tell
 from .label_efficiency import EfficiencyRow
-from .run import training_config
-from .summary import DEFINITIONS, SummaryRow, summarize
-from .tables import RUNS, read_rows_if_any, read_tables, without_nan
-from .workspace import Workspace, phantoms_of_pretraining, training_cases
+from .summary import DEFINITIONS, SummaryRow
+from .tables import without_nan
 
-PHANTOM_COUNT = 8  # of pretraining's phantoms, made again
 _STUDY = "Study"
 
 
@@ -142,66 +118,3 @@ def _table(rows: Sequence[ForecastRow]) -> list[str]:
         numbers = f"{row.n_cells:4}{row.tau_weighted:14.2f}{row.p_value:9.3f}{row.rho_within:18.2f}"
         lines.append(f"{row.estimator:12}{numbers}")
     return lines
-
-
-def _candidate(
-    bundle: Bundle, seen: Sequence[LabeledCase], config: FinetuneConfig, cases: Sequence[LabeledCase]
-) -> Candidate:
-    """A pretraining before a fine-tuning, with features of cases that it has seen in the sequences of the network."""
-    weights, own = bundle_encoder_weights(bundle), bundle.spec
-    if own.task is None:  # an encoder alone; the task decides whose grid its input lies on
-        own = replace(own, task=lesion_task().id)
-    network = pretrained_network(own, weights)
-    features = encoder_features(network, own, feature_cases(seen, own))[ENCODER]
-    # One encoder with the network is shared.
-    return Candidate(config, cases, weights, family_of(own).features_for(features, own, config.model))
-
-
-def try_estimators(
-    folder: Path, output: Path | None = None, *, resume: bool = False, on_progress: OnProgress | None = None
-) -> tuple[ForecastRow, ...]:
-    """Estimate every encoder and task of a study, judge the estimators, and write both tables.
-
-    A study that is still being run may be estimated before its runs are done: the judgment takes those that are.
-
-    Args:
-        folder: The study, with its `work` folder.
-        output: Where `estimates.csv` and `forecast.csv` go; by default beside the study's tables.
-        resume: Keep estimates that are in `output` already.
-
-    Returns:
-        How well the estimators order its gains; empty where too few tasks are done.
-
-    Raises:
-        ConfigError: The folder holds no study's configuration.
-        DatasetError: A table cannot be understood.
-        BundleError: A pretraining is missing.
-        OutputError: The output cannot be written.
-    """
-    config, workspace = read_config(folder / CONFIG), Workspace(folder.absolute())
-    target = output or folder
-    with writing(target):
-        target.mkdir(parents=True, exist_ok=True)
-    summary = summarize(read_tables(folder)) if (folder / RUNS).is_file() else ()
-    estimates = list(read_rows_if_any(target / ESTIMATES, EstimateRow)) if resume else []
-    kept = {(row.encoder, row.task) for row in estimates}
-    pairs = [
-        (run, task)
-        for task in config.tasks
-        for run in planned_runs(config)
-        if (run.task, run.seed, run.labelled_cases) == (task, config.seeds[0], 0)
-        and run.needs is not None
-        and (run.label, task) not in kept
-    ]
-    for number, (run, task) in enumerate(pairs):
-        phantoms = phantoms_of_pretraining(config, run, workspace, max_count=PHANTOM_COUNT)
-        seen = tuple(lesion_task().from_phantom(phantom.read()) for phantom in phantoms)
-        cases = evenly_chosen(training_cases(config, task, workspace))
-        candidate = _candidate(read_bundle(workspace.pretrained(run.label)), seen, training_config(run, config), cases)
-        estimates += estimate(candidate, run.label)
-        if on_progress is not None:
-            on_progress(f"{run.label}, {task}", (number + 1) / len(pairs))
-        write_forecast(estimates, judge(points_of(estimates, summary)), target)
-    forecasts = judge(points_of(estimates, summary))
-    write_forecast(estimates, forecasts, target)
-    return forecasts

@@ -35,11 +35,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from ..core.terms import Arm
+from ..bundles.bundle import Bundle, read_bundle
+from ..bundles.weights import bundle_encoder_weights
+from ..core.files import writing
+from ..core.terms import Arm, OnProgress
+from ..encoders.base import family_of
 from ..encoders.weights import pretrained_network
+from ..tasks import lesion_task
 from ..tasks.base import LabeledCase
 from ..training.cases import LabeledDataset
 from ..training.finetune import FinetuneConfig, Initialization, finetune
+from .config import CONFIG, planned_runs, read_config
 from .features import (
     ENCODER,
     MIN_CASES,
@@ -49,13 +55,18 @@ from .features import (
     patch_tables,
     unpaired_mmd2,
 )
-from .forecast import EstimateRow
+from .forecast import ESTIMATES, EstimateRow, ForecastRow, judge, points_of, write_forecast
+from .run import training_config
+from .summary import summarize
+from .tables import RUNS, read_rows_if_any, read_tables
+from .workspace import Workspace, phantoms_of_pretraining, training_cases
 
 TRIAL_STEPS = 20
 MAX_CASES = 24  # that are used; more make an answer slow, and it changes little
 RANDOM_ENCODERS = 3
 MAX_TRIAL_PARAMETERS = 20e6  # parameters of a network that takes trial steps on a CPU
 FOLDS = 5
+PHANTOM_COUNT = 8  # of pretraining's phantoms, made again
 _RANDOM_SEED = 1_000
 _PENALTIES = np.logspace(-3, 5, 25)  # of standardized features, for a sum over samples
 _RATIOS = np.linspace(-10.0, 10.0, 81)  # decimal logarithms of α/β; standardized features have a scale of 1
@@ -298,3 +309,66 @@ def _evidence(spectrum: np.ndarray, projected: np.ndarray, target: np.ndarray) -
     step = _RATIOS[1] - _RATIOS[0]
     found = optimize.minimize_scalar(negative, bounds=(best - step, best + step), method="bounded")
     return -min(float(found.fun), negative(best)) / freedom
+
+
+def _candidate(
+    bundle: Bundle, seen: Sequence[LabeledCase], config: FinetuneConfig, cases: Sequence[LabeledCase]
+) -> Candidate:
+    """A pretraining before a fine-tuning, with features of cases that it has seen in the sequences of the network."""
+    weights, own = bundle_encoder_weights(bundle), bundle.spec
+    if own.task is None:  # an encoder alone; the task decides whose grid its input lies on
+        own = replace(own, task=lesion_task().id)
+    network = pretrained_network(own, weights)
+    features = encoder_features(network, own, feature_cases(seen, own))[ENCODER]
+    # One encoder with the network is shared.
+    return Candidate(config, cases, weights, family_of(own).features_for(features, own, config.model))
+
+
+def try_estimators(
+    folder: Path, output: Path | None = None, *, resume: bool = False, on_progress: OnProgress | None = None
+) -> tuple[ForecastRow, ...]:
+    """Estimate every encoder and task of a study, judge the estimators, and write both tables.
+
+    A study that is still being run may be estimated before its runs are done: the judgment takes those that are.
+
+    Args:
+        folder: The study, with its `work` folder.
+        output: Where `estimates.csv` and `forecast.csv` go; by default beside the study's tables.
+        resume: Keep estimates that are in `output` already.
+
+    Returns:
+        How well the estimators order its gains; empty where too few tasks are done.
+
+    Raises:
+        ConfigError: The folder holds no study's configuration.
+        DatasetError: A table cannot be understood.
+        BundleError: A pretraining is missing.
+        OutputError: The output cannot be written.
+    """
+    config, workspace = read_config(folder / CONFIG), Workspace(folder.absolute())
+    target = output or folder
+    with writing(target):
+        target.mkdir(parents=True, exist_ok=True)
+    summary = summarize(read_tables(folder)) if (folder / RUNS).is_file() else ()
+    estimates = list(read_rows_if_any(target / ESTIMATES, EstimateRow)) if resume else []
+    kept = {(row.encoder, row.task) for row in estimates}
+    pairs = [
+        (run, task)
+        for task in config.tasks
+        for run in planned_runs(config)
+        if (run.task, run.seed, run.labelled_cases) == (task, config.seeds[0], 0)
+        and run.needs is not None
+        and (run.label, task) not in kept
+    ]
+    for number, (run, task) in enumerate(pairs):
+        phantoms = phantoms_of_pretraining(config, run, workspace, max_count=PHANTOM_COUNT)
+        seen = tuple(lesion_task().from_phantom(phantom.read()) for phantom in phantoms)
+        cases = evenly_chosen(training_cases(config, task, workspace))
+        candidate = _candidate(read_bundle(workspace.pretrained(run.label)), seen, training_config(run, config), cases)
+        estimates += estimate(candidate, run.label)
+        if on_progress is not None:
+            on_progress(f"{run.label}, {task}", (number + 1) / len(pairs))
+        write_forecast(estimates, judge(points_of(estimates, summary)), target)
+    forecasts = judge(points_of(estimates, summary))
+    write_forecast(estimates, forecasts, target)
+    return forecasts

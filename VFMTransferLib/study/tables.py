@@ -12,12 +12,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from ..core.errors import DatasetError
 from ..core.files import atomic_file, spreadsheet_row, text_of_cell, write_file, writing
 from .config import PRETRAINED, RunKey, label_of, split_arm
-from .workspace import Workspace
+
+if TYPE_CHECKING:
+    from .workspace import Workspace
 
 SCRATCH = "scratch"
 ARMS = (PRETRAINED, SCRATCH, "specialised", "trivial")

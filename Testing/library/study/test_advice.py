@@ -9,7 +9,7 @@ import pytest
 from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.cli import main
-from VFMTransferLib.study import advice, estimators
+from VFMTransferLib.study import estimators
 from VFMTransferLib.study.advice import advice_lines, advise, shipped_study
 from VFMTransferLib.study.config import CONFIG, read_config
 from VFMTransferLib.study.forecast import (
@@ -218,7 +218,7 @@ def test_every_pretrained_encoder_is_estimated_and_the_estimators_are_tried(
     phantoms = {path.name for path in (a_finished_study / "work" / "phantoms").iterdir()}
     assert not any("phantom-002" in name for name in phantoms)  # no test case was used, or even made
 
-    monkeypatch.setattr(advice, "estimate", lambda *_: pytest.fail("it is there already"))
+    monkeypatch.setattr(estimators, "estimate", lambda *_: pytest.fail("it is there already"))
     assert main(["forecast", str(a_finished_study), "-o", str(out), "--resume"]) == 0
     assert repr(read_rows_if_any(out / ESTIMATES, EstimateRow)) == repr(rows)  # some may be `nan`
     assert "weighted tau" in capsys.readouterr().out

@@ -26,8 +26,8 @@ from VFMTransferLib.metrics.detection import Candidate, average_precision
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study import run as study_run
 from VFMTransferLib.study import sweep as sweep_module
-from VFMTransferLib.study.advice import try_estimators
 from VFMTransferLib.study.config import RunKey, pretraining, read_config
+from VFMTransferLib.study.estimators import try_estimators
 from VFMTransferLib.study.forecast import EstimateRow
 from VFMTransferLib.study.run import run_one, trained_run, training_config
 from VFMTransferLib.study.summary import summarize
