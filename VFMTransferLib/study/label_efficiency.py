@@ -21,7 +21,7 @@ EFFICIENCY = "label_efficiency.csv"
 class EfficiencyRow:
     """Both arms of one encoder and task at one number of labeled cases; what cannot be computed is `nan`.
 
-    Lesion segmentation has two: of its primary metric, which a threshold decides, and of the average precision.
+    Where lesions were measured by Dice, as they were before, there are two: of it, and of the average precision.
 
     Attributes:
         encoder: Its `RunKey.label`, which also names the pretraining where there are several.

@@ -293,7 +293,7 @@ _KINDS = {
     "volume_in_vain_ml": MetricName("False-positive volume", "ml", False, 2),
     "lesions_missed": MetricName("Missed lesions", "", False, 2),
     "lesions_added": MetricName("False-positive lesions", "", False, 2),
-    "average_precision": MetricName("Average precision of lesions"),
+    "average_precision": MetricName("Average precision"),
     "lesions": MetricName("Lesions present (ground truth)", "", None, 0),
     "auroc": MetricName("AUROC"),
     "quadratic_weighted_kappa": MetricName("Quadratic-weighted kappa"),

@@ -293,7 +293,7 @@ def test_the_command_writes_both_files_and_says_where(tmp_path, capsys):
     write_tables(GRID, tmp_path / "study")
     assert main(["study", "report", str(tmp_path / "study"), "-o", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().out
-    assert "profound, lesion-segmentation: RPG of dice -" in told
+    assert "profound, lesion-segmentation: RPG of average_precision -" in told
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "summary.csv"]
     assert not (tmp_path / "study" / "summary.csv").exists()
 

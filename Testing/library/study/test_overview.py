@@ -84,7 +84,7 @@ def test_the_summary_of_a_whole_study_agrees_with_a_plain_second_way(row):
     ]
     expected = plain_average(hours) if math.isfinite(plain_average(hours)) else math.nan
     assert row.device_hours_saved == pytest.approx(expected, nan_ok=True)
-    if row.task == "classification":
+    if row.task in ("classification", "lesion-segmentation"):  # a statistic of all cases, which the grid has not
         assert math.isnan(row.rpg_low)
     else:
         assert row.rpg_low < row.rpg_percent < row.rpg_high

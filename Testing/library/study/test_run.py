@@ -328,6 +328,9 @@ def test_candidates_of_lesions_give_the_average_precision_of_the_run_again(tmp_p
     assert {(row.encoder, row.arm, row.data) for row in tables.candidates} == {("profound", "scratch", "phantom")}
     assert found["scratch", "average_precision"] == pytest.approx(average_precision(candidates, sum(lesions.values())))
     assert found["trivial", "average_precision"] == 0  # which has no candidates
+    assert {(run.arm, run.metric, run.value) for run in tables.runs} == {
+        (arm, "average_precision", found[arm, "average_precision"]) for arm in ("scratch", "trivial")
+    }
 
 
 def test_a_checksum_has_every_value_even_a_default_and_the_librarys_version(tmp_path, monkeypatch):

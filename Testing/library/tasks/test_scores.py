@@ -66,7 +66,8 @@ def test_a_measure_of_all_cases_is_the_mean_of_those_that_have_it():
         result = replace(lesion_result(marked), case_id=name)
         pairs.append((result, replace(study, case=replace(study.case, id=name))))
     scores = score_results("lesion-segmentation", pairs)
-    assert scores.primary == scores.cohort["dice"] == pytest.approx((1 + 2 / 4) / 2)
+    assert scores.cohort["dice"] == pytest.approx((1 + 2 / 4) / 2)
+    assert scores.primary == scores.cohort["average_precision"]
     assert scores.cohort["volume_in_vain_ml"] == 0
 
 

@@ -61,6 +61,7 @@ class LesionSegmentation(SegmentationTask):
     sequences = (MRSequence.T2W, MRSequence.HBV, MRSequence.ADC)
     labels = (Label.CSPCA,)
     activation = "sigmoid"
+    metric = "average_precision"  # Dice is 0 wherever nothing reaches the threshold, as of a network with few labels
     baseline = "no-lesion"
     card_measures = ("dice", "lesions_missed", "lesions_added", "volume_in_vain_ml")
     example_measures = ("dice", "volume_in_vain_ml")
