@@ -58,7 +58,8 @@ _RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 # CoreML is left out here: it is the default for networks of slices only.
 _DEVICE_ORDER = {"onnx": ("cuda", "openvino", "cpu"), "torch": ("cuda", "mps", "cpu")}
 
-_TIMEOUT_S = 60
+# PyTorch and a training step take their time on a busy machine, where a refusal would end a study.
+_TIMEOUTS_S = {"onnx": 60, "torch": 60, "bfloat16": 300}
 # y = x + x, for one float: the smallest graph that makes a provider start (ONNX opset 17).
 _GRAPH = "CAgSADo5Cg4KAXgKAXgSAXkiA0FkZBIFcHJvYmVaDwoBeBIKCggIARIECgIIAWIPCgF5EgoKCAgBEgQKAggBQgQKABAR"
 
@@ -240,7 +241,7 @@ def probe(runtime: str) -> dict[str, Any]:
     try:
         done = _ask(runtime)
     except subprocess.TimeoutExpired:
-        return {"error": f"loading it took more than {_TIMEOUT_S} s."}
+        return {"error": f"loading it took more than {_TIMEOUTS_S[runtime]} s."}
     lines = done.stdout.strip().splitlines()
     if done.returncode == 0 and lines:
         return json.loads(lines[-1])
@@ -273,7 +274,7 @@ def why_no_bfloat16(device: str) -> str:
     try:
         done = _ask("bfloat16", device)
     except subprocess.TimeoutExpired:
-        return f"it took more than {_TIMEOUT_S} s"
+        return f"it took more than {_TIMEOUTS_S['bfloat16']} s"
     return "" if done.returncode == 0 else _last_words(done)
 
 
@@ -283,7 +284,11 @@ def _ask(*question: str) -> subprocess.CompletedProcess:
     package_parent = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH", ""))))
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=_TIMEOUT_S, env={**os.environ, "PYTHONPATH": path}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUTS_S[question[0]],
+        env={**os.environ, "PYTHONPATH": path},
     )
 
 
