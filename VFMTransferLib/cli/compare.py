@@ -66,7 +66,7 @@ def add_compare(commands: Commands) -> None:
 
 
 def run_compare(args: argparse.Namespace) -> None:
-    require_images(args, args.cases)
+    require_images(args, *args.cases)
     count = max(len(args.cases), 1)
     if count > 1 and (args.t2w or args.hbv or args.adc or args.gland or args.roi or args.psa):
         args.parser.error("--t2w, --hbv, --adc, --gland, --psa and --roi belong to one case; give one CASE with them")

@@ -245,10 +245,18 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def require_images(args: argparse.Namespace, case: object) -> None:
-    """Leave with wrong usage unless a case, or files of one, are named."""
-    if not case and not (args.t2w or args.hbv or args.adc):
+def require_images(args: argparse.Namespace, *cases: Path | None) -> None:
+    """Leave with wrong usage unless cases, or files of one, are named, and no network in place of a case."""
+    named = [case for case in cases if case is not None]
+    if not named and not (args.t2w or args.hbv or args.adc):
         args.parser.error("name a CASE folder, or the files with --t2w, --hbv and --adc")
+    missing = [str(case) for case in named if not case.exists()]
+    if missing:
+        from ..bundles.catalog import list_bundles
+
+        for name in sorted({bundle.name for bundle in list_bundles()}.intersection(missing)):
+            how = f"; state it by --bundle {name}" if "bundles" in args else ""
+            args.parser.error(f"'{name}' is the name of a network, not of a case{how}")
 
 
 def given_case(args: argparse.Namespace, folder: Path | None, bundles: Iterable[Bundle] | None = None) -> Case:

@@ -270,6 +270,22 @@ def compare_refused(capsys, tmp_path, monkeypatch):
     return refused
 
 
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["compare", "CASE", "tiny-scratch"], "; state it by --bundle tiny-scratch\n"),
+        (["predict", "tiny-scratch", "--bundle", "tiny-scratch"], "; state it by --bundle tiny-scratch\n"),
+        (["quality", "tiny-scratch"], "\n"),
+    ],
+)
+def test_a_network_in_place_of_a_case_is_wrong_usage(words, remedy, a_study, tmp_path, capsys):
+    words = [str(a_study) if word == "CASE" else word for word in words]
+    output = [] if words[0] == "quality" else ["-o", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, *output])
+    assert capsys.readouterr().err.endswith(f"'tiny-scratch' is the name of a network, not of a case{remedy}")
+
+
 def test_a_broken_study_among_several_is_named_before_any_work(a_study, tmp_path, compare_refused):
     other = shutil.copytree(a_study, tmp_path / "other")
     (other / "t2w.nii.gz").write_bytes(b"damaged")
