@@ -6,7 +6,8 @@ OUT := build
 # Python compiles what is imported, once; most of PyTorch never is. Images of containers often set this variable, by which
 # each process would compile PyTorch again.
 unexport PYTHONDONTWRITEBYTECODE
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-compile
+# Without setuptools' lines on editable installations in general, which a new pip shows although it is to be quiet.
+PIP_INSTALL = PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet --no-compile
 
 # Tests run as two processes on machines of two cores and more; each network then keeps to one thread.
 WORKERS ?= 2
