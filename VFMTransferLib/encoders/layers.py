@@ -486,8 +486,22 @@ class FastPatchConv3d(nn.Conv3d):
         return F.linear(patches, self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
 
 
+class ShallowConv3d(nn.Conv3d):
+    """A `nn.Conv3d` that computes in float32, even under autocast, on a processor where a kernel is deeper than the input.
+
+    With AVX-512 and bfloat16 but without AMX (AMD Zen 4) oneDNN 3.12, as in PyTorch 2.13, leaves parts of the kernel's
+    gradient undefined there, and writes beyond its memory: found with 2 slices and 3x3x3, 3 and 5x5x5, 3 to 5 and 7x7x7.
+    """
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.device.type != "cpu" or x.shape[2] >= self.kernel_size[0]:
+            return super()._conv_forward(x, weight, bias)
+        with torch.autocast("cpu", enabled=False):
+            return super()._conv_forward(x.to(weight.dtype), weight, bias)
+
+
 def accelerate(network: nn.Module) -> nn.Module:
-    """Give the depthwise and the patch convolutions of a network fast gradients, in place.
+    """Give the depthwise and the patch convolutions of a network fast gradients, and all others right ones, in place.
 
     Parameters, their names and their order stay; only how gradients are computed changes.
 
@@ -510,6 +524,8 @@ def accelerate(network: nn.Module) -> nn.Module:
                 setattr(module, name, FastDepthwiseConv3d.from_convolution(child))
             elif is_patchwise:
                 setattr(module, name, FastPatchConv3d.from_convolution(child))
+            elif child.kernel_size[0] > 1:
+                child.__class__ = ShallowConv3d
     return network
 
 

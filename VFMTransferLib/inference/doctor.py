@@ -58,6 +58,7 @@ _RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 # CoreML is left out here: it is the default for networks of slices only.
 _DEVICE_ORDER = {"onnx": ("cuda", "openvino", "cpu"), "torch": ("cuda", "mps", "cpu")}
 
+_MAX_GRADIENT_ERROR = 0.1  # of a gradient in bfloat16, as a part of that in float32; found: .01
 # PyTorch and a training step take their time on a busy machine, where a refusal would end a study.
 _TIMEOUTS_S = {"onnx": 60, "torch": 60, "bfloat16": 300}
 # y = x + x, for one float: the smallest graph that makes a provider start (ONNX opset 17).
@@ -346,10 +347,10 @@ def _probe_torch() -> dict[str, Any]:
 
 
 def _probe_bfloat16() -> dict[str, Any]:
-    """One step of a network that holds the kinds of layers of both families.
+    """One step of a network that holds the kinds of layers of both families, beside the same step in float32.
 
     Raises:
-        ArithmeticError: The result is no number.
+        ArithmeticError: A gradient is no number, or another one than in float32.
     """
     import torch
     from torch import nn
@@ -357,16 +358,23 @@ def _probe_bfloat16() -> dict[str, Any]:
     from ..encoders.layers import accelerate
 
     device = torch.device(sys.argv[2])
+    torch.manual_seed(0)
     depthwise, mixed = nn.Conv3d(8, 8, 7, padding=3, groups=8), nn.Conv3d(8, 8, 3, padding=1)
-    network = nn.Sequential(depthwise, mixed, nn.GELU(), nn.Flatten(2), nn.LayerNorm(512), nn.Linear(512, 16))
-    accelerate(network).to(device)
-    with torch.autocast(device.type, torch.bfloat16):
-        output = network(torch.ones(2, 8, 8, 8, 8, device=device))  # (2, 8, 16)
-        output = nn.functional.scaled_dot_product_attention(*output.tensor_split(1) * 3)
-    output.float().square().mean().backward()
-    gradients = (parameter.grad for parameter in network.parameters())
-    if not all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients):
-        raise ArithmeticError("its gradient is no number")
+    shallow = nn.Sequential(nn.AvgPool3d((4, 1, 1)), nn.Conv3d(8, 8, 3, padding=1))  # where kernels are deeper
+    layers = depthwise, mixed, shallow, nn.GELU(), nn.Flatten(2), nn.LayerNorm(128), nn.Linear(128, 16)
+    network, image = accelerate(nn.Sequential(*layers)).to(device), torch.randn(2, 8, 8, 8, 8, device=device)
+
+    def gradients(in_bfloat16: bool) -> list[torch.Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
+            output = network(image)  # (2, 8, 16)
+            output = nn.functional.scaled_dot_product_attention(*output.tensor_split(1) * 3)
+        return list(torch.autograd.grad(output.float().square().mean(), list(network.parameters())))
+
+    for found, truth in zip(gradients(True), gradients(False), strict=True):
+        if not bool(found.isfinite().all()):
+            raise ArithmeticError("its gradient is no number")
+        if (found - truth).norm() > _MAX_GRADIENT_ERROR * truth.norm():
+            raise ArithmeticError("its gradient is another one than in float32")
     return {"version": torch.__version__}
 
 
