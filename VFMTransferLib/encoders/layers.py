@@ -487,10 +487,10 @@ class FastPatchConv3d(nn.Conv3d):
 
 
 class ShallowConv3d(nn.Conv3d):
-    """A `nn.Conv3d` that computes in float32, even under autocast, on a processor where a kernel is deeper than the input.
+    """A `nn.Conv3d` that computes in float32 on a processor where its kernel is deeper than its input.
 
-    With AVX-512 and bfloat16 but without AMX (AMD Zen 4) oneDNN 3.12, as in PyTorch 2.13, leaves parts of the kernel's
-    gradient undefined there, and writes beyond its memory: found with 2 slices and 3x3x3, 3 and 5x5x5, 3 to 5 and 7x7x7.
+    In bfloat16 with AVX-512 but without AMX (AMD Zen 4) oneDNN 3.12, as in PyTorch 2.13, leaves parts of such
+    a kernel's gradient undefined, and writes beyond its memory: with 2 slices and 3x3x3, 3 and 5x5x5, 3 to 5 and 7x7x7.
     """
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -23,6 +23,7 @@ from VFMTransferLib.encoders.layers import (
     JoinedConv3d,
     JoinedConvModule,
     LayerNorm,
+    ShallowConv3d,
     SliceConv3d,
     accelerate,
     convolve_by_slices,
@@ -189,7 +190,7 @@ def test_acceleration_keeps_parameters_names_and_result():
     assert accelerate(network) is network
     assert list(network.state_dict()) == names
     assert all(a is b for a, b in zip(network.parameters(), parameters, strict=True))
-    assert [type(m) for m in network] == [FastPatchConv3d, FastDepthwiseConv3d, nn.Conv3d]
+    assert [type(m) for m in network] == [FastPatchConv3d, FastDepthwiseConv3d, ShallowConv3d]
     torch.testing.assert_close(network(x), expected)
 
 
@@ -202,9 +203,27 @@ def test_acceleration_keeps_parameters_names_and_result():
         nn.Conv3d(4, 8, 3, padding=1, groups=4),
     ],
 )
-def test_other_convolutions_are_left_alone(convolution):
-    network = nn.Sequential(convolution)
+def test_other_convolutions_compute_as_they_did(convolution):
+    network, x = nn.Sequential(convolution), torch.randn(1, 4, 4, 5, 6)
+    expected = gradients(convolution, x)
     assert accelerate(network)[0] is convolution
+    for a, b in zip(gradients(convolution, x), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("kernel", "depth", "precision"), [(3, 2, 32), (5, 3, 32), (7, 4, 32), (3, 3, 16), (7, 7, 16)])
+def test_gradients_under_autocast_are_those_of_float32(kernel, depth, precision):
+    torch.manual_seed(3)
+    network = accelerate(nn.Sequential(nn.Conv3d(16, 24, kernel, padding=kernel // 2)))
+    x = torch.randn(2, 16, depth, 6, 6)
+    found = []
+    for enabled in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = network(x)
+        assert output.dtype == (torch.bfloat16 if enabled and precision == 16 else torch.float32)
+        found.append(torch.autograd.grad(output.float().square().sum(), list(network.parameters())))
+    for half, whole in zip(*found, strict=True):
+        assert (half - whole).norm() < 0.02 * whole.norm()
 
 
 @pytest.mark.parametrize("sizes", [[(6, 8, 10), (3, 4, 5), (2, 2, 3)], [(5, 7, 4), (1, 1, 1), (6, 9, 5)]])

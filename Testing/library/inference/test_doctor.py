@@ -7,6 +7,7 @@ import venv
 from pathlib import Path
 
 import pytest
+import torch
 from bundles import make_bundle
 
 from VFMTransferLib.bundles import catalog
@@ -20,6 +21,7 @@ from VFMTransferLib.core.machine import (
     without_folders,
     without_home,
 )
+from VFMTransferLib.encoders.layers import ShallowConv3d
 from VFMTransferLib.inference import doctor
 from VFMTransferLib.inference.doctor import clash, describe, inspect
 from VFMTransferLib.inference.doctor import probe as ask
@@ -206,3 +208,16 @@ def test_a_home_at_the_root_is_no_name(monkeypatch):
     monkeypatch.setenv("HOME", "/")
     assert without_folders("OSError: 1/2 of /opt/a.so is missing") == "OSError: 1/2 of a.so is missing"
     assert without_home(Path("/opt/bundles")) == "/opt/bundles"
+
+
+@pytest.mark.parametrize(("factor", "reason"), [(1.5, "another one than in float32"), (float("nan"), "no number")])
+def test_a_processor_with_wrong_gradients_in_bfloat16_is_refused(factor, reason, monkeypatch):
+    def wrong_under_autocast(self, x, weight, bias):
+        output = torch.nn.functional.conv3d(x, weight, bias, padding=self.padding)
+        return output * factor if torch.is_autocast_enabled("cpu") else output
+
+    monkeypatch.setattr(doctor.sys, "argv", ["doctor", "bfloat16", "cpu"])
+    assert doctor._probe_bfloat16()["version"] == torch.__version__
+    monkeypatch.setattr(ShallowConv3d, "_conv_forward", wrong_under_autocast)
+    with pytest.raises(ArithmeticError, match=reason):
+        doctor._probe_bfloat16()
