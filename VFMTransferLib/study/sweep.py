@@ -33,7 +33,7 @@ from ..inference.doctor import why_no_bfloat16
 from .config import CONFIG, REAL, RunKey, StudyConfig, planned_runs, read_config, selected_runs
 from .examples import remove_unshown
 from .run import precision_of, run_one, run_sha256
-from .tables import RUNS, RunResult, collect_tables, read_result, write_tables
+from .tables import RUNS, RunResult, collect_tables, read_result, read_tables, results_in, write_result, write_tables
 from .workspace import Workspace, split_of
 
 if TYPE_CHECKING:
@@ -96,9 +96,14 @@ class Sweep:
         return (f"Real cases are not measured{trained}: --real does not name their folder.",)
 
     def pending(self) -> list[RunKey]:
-        """The wanted runs without a result of their present settings and of all real cases at hand, in their order."""
+        """The wanted runs without a result of their present settings and of all real cases at hand, in their order.
+
+        Of the pretrainings that runs start from, those that one of these needs.
+        """
         at_hand = self.workspace.real is not None
-        return [run for run in self.runs if (at_hand or run.trained_on != REAL) and not self._is_done(run)]
+        left = [run for run in self.runs if (at_hand or run.trained_on != REAL) and not self._is_done(run)]
+        unneeded = {run.needs for run in self.runs} - {run.needs for run in left}
+        return [run for run in left if run not in unneeded]
 
     def collect(self) -> None:
         """Write the tables of all runs that are done with their present settings, wanted now or before."""
@@ -189,6 +194,8 @@ def open_sweep(
             )
     workspace = Workspace(folder.absolute(), None if real is None else real.absolute())
     with workspace.locked() as token:
+        if (folder / RUNS).is_file() and workspace.is_untouched:
+            _restore_results(workspace, config)
         workspace.require_library()
         with writing(folder):
             for within in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
@@ -198,6 +205,27 @@ def open_sweep(
         write_file(folder / SPLIT, json.dumps(_split_document(sweep), indent=2) + "\n")
         remove_unshown(folder, config)
         yield sweep
+
+
+def _restore_results(workspace: Workspace, config: StudyConfig) -> None:
+    """Write the results of a study whose tables alone are at hand, so that it continues; OutputError where a run's
+    settings are not the configuration's, or are of another version: its rows would be lost.
+    """
+    before = read_config(workspace.folder / CONFIG).real if (workspace.folder / CONFIG).is_file() else config.real
+    results = list(results_in(read_tables(workspace.folder), "" if before is None else before.masks))
+    planned = set(planned_runs(config))
+    others = [
+        found for found in results if found.key not in planned or found.config_sha256 != run_sha256(found.key, config)
+    ]
+    if others:
+        raise OutputError(
+            f"The tables in '{workspace.folder.name}' must be of the configuration and of version {__version__} of "
+            f"vfm-transfer to be continued, but {len(others)} of their {len(results)} runs are of other settings or of "
+            f"another version, as '{others[0].key.title}'. Restore the settings, use the version that made them, or "
+            f"train again in a new folder with --config {workspace.folder.name}/{CONFIG}."
+        )
+    for found in results:
+        write_result(found, workspace)
 
 
 def run_sweep(

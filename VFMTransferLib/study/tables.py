@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -370,6 +370,44 @@ def collect_tables(results: Iterable[RunResult]) -> StudyTables:
         tuple(row for result in found for row in result.distances),
         tuple(row for result in found for row in result.candidates),
     )
+
+
+def results_in(tables: StudyTables, real_masks: str) -> Iterator[RunResult]:
+    """The results that tables were collected from: the inverse of `collect_tables`.
+
+    Args:
+        tables: Whole ones, of all runs.
+        real_masks: The masks by which real cases were measured, which tables do not hold.
+    """
+    metrics, curves, candidates = _by_run(tables.metrics), _by_run(tables.curves), _by_run(tables.candidates)
+    for row in tables.runs:
+        run = _key(row)
+        measured = [] if run.labelled_cases else metrics.get(run, [])
+        real = dict.fromkeys(found.case for found in measured if found.data == "real" and found.case)
+        moved = (run.label, run.task, run.seed) if run.needs is not None and not run.labelled_cases else None
+        yield RunResult(
+            run,
+            row.config_sha256,
+            tuple(real),
+            real_masks if real else "",
+            row.device_seconds,
+            row,
+            tuple(metrics.get(run, ())),
+            tuple(curves.get(run, ())),
+            tuple(found for found in tables.distances if (found.encoder, found.task, found.seed) == moved),
+            tuple(candidates.get(run, ())),
+        )
+
+
+def _by_run(rows: Iterable[OfSize]) -> dict[RunKey, list[OfSize]]:
+    found: dict[RunKey, list[OfSize]] = {}
+    for row in rows:
+        found.setdefault(_key(row), []).append(row)
+    return found
+
+
+def _key(row: RunRow | MetricRow | CurveRow | CandidateRow) -> RunKey:
+    return RunKey(row.encoder, row.task, row.arm, row.seed, row.labelled_cases, row.trained_on)
 
 
 def without_nan(value: Any) -> Any:

@@ -41,6 +41,8 @@ from .config import REAL, RunKey, StudyConfig
 
 # Of `LazyCases`: a text that changes with what decides a case, and what reads it.
 _Source = tuple[str, Callable[[], LabeledCase]]
+_LIBRARY = "library-version.txt"
+_TRAINED = ("cells", "pretrained")  # folders in `work` that a training leaves
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Workspace:
     @property
     def results(self) -> Path:
         return self.work / "results"
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was trained here yet, as in a folder of tables that were passed on."""
+        return not any((self.work / name).exists() for name in (_LIBRARY, *_TRAINED))
 
     def training(self, name: str) -> Path:
         return self.work / "cells" / name  # as version 1 called runs
@@ -114,14 +121,12 @@ class Workspace:
         Checksums hold the version, so that the runs of another one look like those of other settings; they are refused
         here, with an OutputError, before anything of them is replaced.
         """
-        path = self.work / "library-version.txt"
-        if path.is_file():
-            found = f"version {path.read_text(encoding='utf-8').strip()}"
-        elif any((self.work / name).is_dir() for name in ("cells", "results", "pretrained")):
-            found = "a version that left no mark"
-        else:
+        path = self.work / _LIBRARY
+        if self.is_untouched:
             write_file(path, __version__ + "\n")
             return
+        known = path.is_file()
+        found = f"version {path.read_text(encoding='utf-8').strip()}" if known else "a version that left no mark"
         if found != f"version {__version__}":
             raise OutputError(
                 f"The runs in '{self.folder.name}' were trained by {found} of vfm-transfer, and this is version "

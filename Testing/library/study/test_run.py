@@ -32,13 +32,14 @@ from VFMTransferLib.study.forecast import EstimateRow
 from VFMTransferLib.study.run import run_one, trained_run, training_config
 from VFMTransferLib.study.summary import summarize
 from VFMTransferLib.study.sweep import Sweep
-from VFMTransferLib.study.tables import read_result, read_rows, read_tables, write_result
+from VFMTransferLib.study.tables import collect_tables, read_result, read_rows, read_tables, results_in, write_result
 from VFMTransferLib.study.workspace import Workspace, shared_test_cases
 from VFMTransferLib.tasks import score_results
 from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.training.finetune import Initialization, initial_network
 from VFMTransferLib.training.loop import CHECKPOINT
 
+SHIPPED = Path(__file__).parents[3] / "Resources" / "Study"
 FIRST = {"seed": ["0"]}
 PRETRAINED = RunKey("profound", "anatomy-segmentation", "pretrained", 0)
 SCRATCH = RunKey("profound", "anatomy-segmentation", "scratch", 0)
@@ -359,6 +360,61 @@ def test_runs_of_another_version_are_refused_and_kept(a_copy, version, words):
             use()
     assert checkpoint.is_file()
     assert read_result(Workspace(a_copy), SCRATCH) is not None
+
+
+@pytest.fixture
+def tables_alone(a_copy) -> Path:
+    """A study as it is passed on, without the work folder."""
+    shutil.rmtree(a_copy / "work")
+    return a_copy
+
+
+def test_a_study_continues_from_its_tables_alone(done, tables_alone):
+    tables = {path.name: path.read_bytes() for path in done.glob("*.csv")}
+    assert prepared_sweep(tables_alone, resume=True, only=FIRST).pending() == []  # no pretraining either
+    sweep = prepared_sweep(tables_alone, resume=True)
+    assert {run.seed for run in sweep.pending() if not run.is_pretraining} == {1, 2}
+    assert {run.label for run in sweep.pending() if run.is_pretraining} == {"profound", "provicnet"}
+    sweep.collect()
+    assert {path.name: path.read_bytes() for path in tables_alone.glob("*.csv")} == tables
+    for path in sorted((done / "work" / "results").glob("*.json")):
+        if "pretraining" not in path.name:
+            assert json.loads((tables_alone / "work" / "results" / path.name).read_text()) == json.loads(
+                path.read_text()
+            )
+
+
+@pytest.mark.parametrize("change", ["rate", "task", "version"])
+def test_tables_of_other_settings_are_not_continued_and_kept(tables_alone, tmp_path, monkeypatch, change):
+    document, tables = a_document(), {path.name: path.read_bytes() for path in tables_alone.glob("*.csv")}
+    if change == "rate":
+        document["tasks"]["anatomy-segmentation"]["profound"]["learning_rate"] = 1e-4
+    elif change == "task":
+        del document["tasks"]["classification"]
+    else:
+        monkeypatch.setattr(study_run, "__version__", "99.0.0")
+    number = {"rate": "2 of their 13", "task": "4 of their 13", "version": "13 of their 13"}[change]
+    with pytest.raises(OutputError, match=f"{number} runs are of other settings or of another version"):
+        prepared_sweep(tables_alone, write_config(tmp_path, document), resume=True)
+    assert {path.name: path.read_bytes() for path in tables_alone.glob("*.csv")} == tables
+    with pytest.raises(OutputError, match="runs are of other settings"):  # the refusal leaves no mark
+        prepared_sweep(tables_alone, write_config(tmp_path, document), resume=True)
+
+
+@pytest.mark.parametrize(
+    "folder", [SHIPPED, *sorted(path.parent for path in SHIPPED.glob("label-efficiency/*/runs.csv"))]
+)
+def test_the_results_in_shipped_tables_give_the_tables_again(folder):
+    tables = read_tables(folder)
+    results = list(results_in(tables, "gland: gland_taps"))
+    assert len({found.key for found in results}) == len(tables.runs)
+    again = collect_tables(results)
+    for name in ("runs", "metrics", "curves", "distances", "candidates"):
+        assert sorted(map(repr, getattr(again, name))) == sorted(map(repr, getattr(tables, name)))
+    real = {(row.encoder, row.task, row.arm, row.seed): row.case for row in tables.metrics if row.data == "real"}
+    for found in results:
+        is_tested = found.key.columns in real and not found.key.labelled_cases
+        assert (len(found.real_cases) > 0, found.real_masks) == (is_tested, "gland: gland_taps" if is_tested else "")
 
 
 @pytest.mark.parametrize("change", [{"steps": 3}, {"precision": "bfloat16"}, {"learning_rate": 2e-4}])
