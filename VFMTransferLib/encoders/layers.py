@@ -6,7 +6,7 @@ Sources: ConvNeXt V2 (arXiv 2301.00808), UPerNet (arXiv 1807.10221), stochastic 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ _TAPS = 3  # of a kernel along each axis
 # forms it at every pass: to train 128 channels on crops as small as 4x12x12 takes 1.6 times as long with it.
 _MOST_COMPOSED = 128
 _LANES = 16  # channels that ONNX Runtime computes at once
+_NATIVE = 20480  # of B * C * D * H, up to which PyTorch may convolve without oneDNN (`ConvParams::use_mkldnn`)
 # As published for ProViCNet; background and gland would drown the cancers otherwise.
 CLASS_WEIGHTS = (0.02, 0.04, 0.5, 0.5)
 
@@ -384,7 +385,7 @@ def tissue_loss(logits: Tensor, classes: Tensor) -> Tensor:
     return entropy + (1 - dice).mean()
 
 
-# 3D convolutions whose gradients are fast on a CPU; same weights, same result.
+# 3D convolutions that are fast on a CPU; same weights, same result.
 #
 # PyTorch's own gradients of a depthwise `Conv3d` are the slowest part of training a ConvNeXt on a
 # CPU: ten to thirty times its forward pass. Both are rewritten here as operations that are fast
@@ -486,24 +487,52 @@ class FastPatchConv3d(nn.Conv3d):
         return F.linear(patches, self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
 
 
-class ShallowConv3d(nn.Conv3d):
-    """A `nn.Conv3d` that computes in float32 on a processor where its kernel is deeper than its input.
+class FastConv3d(nn.Conv3d):
+    """A `nn.Conv3d` for which PyTorch takes oneDNN's fast kernels on a processor, and none that is wrong.
 
-    In bfloat16 with AVX-512 but without AMX (AMD Zen 4) oneDNN 3.12, as in PyTorch 2.13, leaves parts of such
-    a kernel's gradient undefined, and writes beyond its memory: with 2 slices and 3x3x3, 3 and 5x5x5, 3 to 5 and 7x7x7.
+    PyTorch 2.13 takes none of them in float32 for a single sample with C * D * H <= 20480 and 3x3x3 kernels, by a rule
+    that was made for images: a crop then takes 3 to 7 times as long. Its halves in depth are two samples.
+
+    In bfloat16 with AVX-512 but without AMX (AMD Zen 4) oneDNN 3.12 leaves parts of a kernel's gradient undefined where
+    the kernel is deeper than its input, and writes beyond its memory: with 2 slices and 3x3x3, 3 and 5x5x5, 3 to 5 and
+    7x7x7. Such a convolution stays in float32, even under autocast.
     """
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if x.device.type != "cpu" or x.shape[2] >= self.kernel_size[0]:
+        if x.device.type != "cpu":
             return super()._conv_forward(x, weight, bias)
-        with torch.autocast("cpu", enabled=False):
-            return super()._conv_forward(x.to(weight.dtype), weight, bias)
+        if x.shape[2] < self.kernel_size[0]:
+            with torch.autocast("cpu", enabled=False):
+                return super()._conv_forward(x.to(weight.dtype), weight, bias)
+        is_single = x.shape[0] == 1 and x.shape[:4].numel() <= _NATIVE and x.dtype == torch.float32
+        if is_single and not torch.is_autocast_enabled("cpu") and self._has_halves:
+            return self._convolve_halves(x, weight, bias)
+        return super()._conv_forward(x, weight, bias)
+
+    @property
+    def _has_halves(self) -> bool:
+        return self.groups == 1 and self.dilation == (1, 1, 1) and self.padding_mode == "zeros"
+
+    def _convolve_halves(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve one sample (1, C, D, H, W) as two: the upper and the lower half of the slices of its output."""
+        rim, *padding = cast(tuple[int, ...], self.padding)
+        size, stride = self.kernel_size[0], self.stride[0]
+        depth = (x.shape[2] + 2 * rim - size) // stride + 1
+        half = (depth + 1) // 2
+        start, seen = (
+            half * stride,
+            (half - 1) * stride + size,
+        )  # where the lower half's input begins; slices of either's
+        padded = F.pad(x, (0, 0, 0, 0, rim, start + seen - x.shape[2] - rim))
+        halves = torch.cat([padded[:, :, :seen], padded[:, :, start:]])
+        upper, lower = F.conv3d(halves, weight, bias, self.stride, (0, *padding)).split(1)
+        return torch.cat([upper, lower], dim=2)[:, :, :depth]
 
 
 def accelerate(network: nn.Module) -> nn.Module:
-    """Give the depthwise and the patch convolutions of a network fast gradients, and all others right ones, in place.
+    """Make the 3D convolutions of a network fast on processors, in place, above all their gradients.
 
-    Parameters, their names and their order stay; only how gradients are computed changes.
+    Parameters, their names and their order stay; only how outputs and gradients are computed changes.
 
     Returns:
         The same network.
@@ -524,8 +553,8 @@ def accelerate(network: nn.Module) -> nn.Module:
                 setattr(module, name, FastDepthwiseConv3d.from_convolution(child))
             elif is_patchwise:
                 setattr(module, name, FastPatchConv3d.from_convolution(child))
-            elif child.kernel_size[0] > 1:
-                child.__class__ = ShallowConv3d
+            elif max(child.kernel_size) > 1 and isinstance(child.padding, tuple):
+                child.__class__ = FastConv3d
     return network
 
 

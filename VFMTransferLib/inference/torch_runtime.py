@@ -12,6 +12,7 @@ from ..bundles.bundle import Bundle
 from ..bundles.weights import load_network
 from ..core.errors import RuntimeUnavailableError
 from ..encoders.base import BOX, family_of
+from ..encoders.layers import accelerate
 from .runtimes import Session
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -24,7 +25,7 @@ def open_torch(bundle: Bundle, device: str, precision: str, notes: tuple[str, ..
         notes = (*notes, f"Device {place} was chosen.")
     precision = "fp32" if precision == "auto" else precision
     _check_precision(place, precision)
-    network = load_network(bundle).to(place)
+    network = accelerate(load_network(bundle)).to(place)
 
     takes_box = family_of(bundle.spec).decodes_boxes(bundle.spec)
 

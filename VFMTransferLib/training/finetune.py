@@ -27,6 +27,7 @@ from ..core.result import Provenance, Result
 from ..core.terms import Arm, OnProgress
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec, family_of
+from ..encoders.layers import accelerate
 from ..encoders.weights import encoder_parameters, load_encoder
 from ..inference.windows import infer
 from ..tasks import TASKS, Scores, score_case, score_results, task_of
@@ -296,8 +297,8 @@ def initial_network(config: FinetuneConfig, init: Initialization | None) -> nn.M
 
 
 def averaged_network(run: Run, spec: ModelSpec) -> nn.Module:
-    """The network with a run's averaged weights, in evaluation mode."""
-    network = build_network(spec)
+    """The network with a run's averaged weights, in evaluation mode, and fast on processors."""
+    network = accelerate(build_network(spec))
     network.load_state_dict(run.average)
     return network.eval()
 

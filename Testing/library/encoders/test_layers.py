@@ -18,12 +18,12 @@ from VFMTransferLib.encoders.layers import (
     ConvNeXtBlock,
     Doubled,
     DropPath,
+    FastConv3d,
     FastDepthwiseConv3d,
     FastPatchConv3d,
     JoinedConv3d,
     JoinedConvModule,
     LayerNorm,
-    ShallowConv3d,
     SliceConv3d,
     accelerate,
     convolve_by_slices,
@@ -190,7 +190,7 @@ def test_acceleration_keeps_parameters_names_and_result():
     assert accelerate(network) is network
     assert list(network.state_dict()) == names
     assert all(a is b for a, b in zip(network.parameters(), parameters, strict=True))
-    assert [type(m) for m in network] == [FastPatchConv3d, FastDepthwiseConv3d, ShallowConv3d]
+    assert [type(m) for m in network] == [FastPatchConv3d, FastDepthwiseConv3d, FastConv3d]
     torch.testing.assert_close(network(x), expected)
 
 
@@ -209,6 +209,29 @@ def test_other_convolutions_compute_as_they_did(convolution):
     assert accelerate(network)[0] is convolution
     for a, b in zip(gradients(convolution, x), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "depth"),
+    [
+        (3, 1, 1, 8),
+        (3, 1, 1, 7),
+        (3, (2, 1, 1), 1, 8),
+        (3, (2, 1, 1), 1, 7),
+        (3, 3, 0, 10),
+        ((3, 1, 5), 2, (0, 0, 2), 9),
+    ],
+)
+def test_a_single_sample_is_convolved_by_halves_as_a_whole(kernel, stride, padding, depth, monkeypatch):
+    torch.manual_seed(4)
+    convolution, x = nn.Conv3d(5, 6, kernel, stride, padding), torch.randn(1, 5, depth, 9, 7)
+    expected, shapes = gradients(convolution, x), []
+    conv3d = F.conv3d
+    monkeypatch.setattr(F, "conv3d", lambda x, *rest, **options: shapes.append(len(x)) or conv3d(x, *rest, **options))
+    found = gradients(accelerate(nn.Sequential(convolution))[0], x)
+    assert shapes == [2]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
 
 
 @pytest.mark.parametrize(("kernel", "depth", "precision"), [(3, 2, 32), (5, 3, 32), (7, 4, 32), (3, 3, 16), (7, 7, 16)])

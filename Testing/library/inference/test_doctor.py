@@ -21,7 +21,7 @@ from VFMTransferLib.core.machine import (
     without_folders,
     without_home,
 )
-from VFMTransferLib.encoders.layers import ShallowConv3d
+from VFMTransferLib.encoders.layers import FastConv3d
 from VFMTransferLib.inference import doctor
 from VFMTransferLib.inference.doctor import clash, describe, inspect
 from VFMTransferLib.inference.doctor import probe as ask
@@ -218,6 +218,6 @@ def test_a_processor_with_wrong_gradients_in_bfloat16_is_refused(factor, reason,
 
     monkeypatch.setattr(doctor.sys, "argv", ["doctor", "bfloat16", "cpu"])
     assert doctor._probe_bfloat16()["version"] == torch.__version__
-    monkeypatch.setattr(ShallowConv3d, "_conv_forward", wrong_under_autocast)
+    monkeypatch.setattr(FastConv3d, "_conv_forward", wrong_under_autocast)
     with pytest.raises(ArithmeticError, match=reason):
         doctor._probe_bfloat16()

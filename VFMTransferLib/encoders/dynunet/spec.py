@@ -78,10 +78,6 @@ class DynUNetFamily(EncoderFamily):
 
         return build(spec)
 
-    def build_for_training(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> nn.Module:
-        """As it is: it has no convolution whose gradients are slow."""
-        return self.build(spec, drop_path, initial_output)
-
 
 @cache
 def _matched(spec: ModelSpec) -> ModelSpec:
