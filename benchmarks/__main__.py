@@ -17,6 +17,7 @@ BENCHMARKS = (
     "runtimes",
     "networks",
     "published",
+    "convolutions",
     "workers",
     "cohort",
     "tasks",

@@ -218,8 +218,8 @@ def test_other_convolutions_compute_as_they_did(convolution):
         (3, 1, 1, 7),
         (3, (2, 1, 1), 1, 8),
         (3, (2, 1, 1), 1, 7),
-        (3, 3, 0, 10),
-        ((3, 1, 5), 2, (0, 0, 2), 9),
+        (3, 2, 0, 10),
+        ((1, 3, 5), 2, (0, 0, 2), 9),
     ],
 )
 def test_a_single_sample_is_convolved_by_halves_as_a_whole(kernel, stride, padding, depth, monkeypatch):
