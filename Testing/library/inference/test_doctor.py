@@ -13,6 +13,7 @@ from bundles import make_bundle
 from VFMTransferLib.bundles import catalog
 from VFMTransferLib.bundles.metadata import METADATA
 from VFMTransferLib.core import machine
+from VFMTransferLib.core.errors import RuntimeUnavailableError
 from VFMTransferLib.core.machine import (
     describe_machine,
     describe_site_packages,
@@ -23,7 +24,7 @@ from VFMTransferLib.core.machine import (
 )
 from VFMTransferLib.encoders.layers import FastConv3d
 from VFMTransferLib.inference import doctor
-from VFMTransferLib.inference.doctor import clash, describe, inspect
+from VFMTransferLib.inference.doctor import clash, describe, inspect, require_bfloat16
 from VFMTransferLib.inference.doctor import probe as ask
 
 
@@ -221,3 +222,12 @@ def test_a_processor_with_wrong_gradients_in_bfloat16_is_refused(factor, reason,
     monkeypatch.setattr(FastConv3d, "_conv_forward", wrong_under_autocast)
     with pytest.raises(ArithmeticError, match=reason):
         doctor._probe_bfloat16()
+
+
+def test_a_child_process_that_does_not_end_is_ended_and_named(monkeypatch):
+    monkeypatch.setattr(doctor, "_TIMEOUTS_S", {"torch": 0.01, "bfloat16": 0.01})
+    assert ask("torch") == {"error": "loading it took more than 0.01 s."}
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"failed: it took more than 0\.01 s\. Choose --precision float32"
+    ):
+        require_bfloat16("cpu")
