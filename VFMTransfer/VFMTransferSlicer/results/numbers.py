@@ -267,14 +267,15 @@ def _toRas(lps: list[float]) -> Ras:
 
 
 SUMMARY = Path(VFMTransferLib.__file__).resolve().parents[1] / "Resources" / "Study" / "summary.csv"
-_COLUMNS = {"encoder", "task", "metric", "rpg_percent", "rpg_low", "rpg_high", "device_hours_saved"}
+_COLUMNS = {"encoder", "task", "metric", "rpg_percent", "rpg_low", "rpg_high"}
 
 
 def transferNote(encoder: str, task: str, summary: Path = SUMMARY) -> str:
     """What starting from pretrained weights gave for this encoder and task; empty where nothing was measured.
 
     Args:
-        encoder: As the study names it, as `profound`.
+        encoder: As the study names it, as `profound`; of one with several pretrainings each has a row, as
+            `profound-synthetic`.
         task: The task.
         summary: One row an encoder, task and metric.
 
@@ -287,23 +288,21 @@ def transferNote(encoder: str, task: str, summary: Path = SUMMARY) -> str:
         rows = list(csv.DictReader(stream))
     if rows and (missing := _COLUMNS - set(rows[0])):
         raise ValueError(f"The study's summary must have the columns {', '.join(sorted(missing))}, but lacks them.")
-    return " ".join(_sentence(row) for row in rows if (row["encoder"], row["task"]) == (encoder, task))
+    own = [row for row in rows if row["task"] == task and f"{row['encoder']}-".startswith(f"{encoder}-")]
+    gains = [_gain(row, row["encoder"][len(encoder) + 1 :]) for row in own if row["rpg_percent"]]
+    if not gains:
+        return ""
+    metric = KINDS[own[0]["metric"]].title if own[0]["metric"] in KINDS else own[0]["metric"]
+    return (
+        f"In this project's transfer study, starting {FAMILIES[encoder].title} from pretrained weights changed the "
+        f"{metric} of {TASKS[task].title.lower()} by {', '.join(gains)}; above 0 is better."
+    )
 
 
-def _sentence(row: dict[str, str]) -> str:
-    encoder, title = FAMILIES[row["encoder"]].title, TASKS[row["task"]].title.lower()
-    metric = KINDS[row["metric"]].title if row["metric"] in KINDS else row["metric"]
-    interval = (
-        f" (95 % interval {float(row['rpg_low']):.1f} to {float(row['rpg_high']):.1f} %)" if row["rpg_low"] else ""
-    )
-    sentence = (
-        f"In this project's transfer study, starting {encoder} from pretrained weights changed the {metric} of {title} "
-        f"by {float(row['rpg_percent']):+.1f} %{interval}; above 0 is better"
-    )
-    if not row["device_hours_saved"]:
-        return f"{sentence}."
-    hours = float(row["device_hours_saved"])
-    return f"{sentence}. It {'saves' if hours >= 0 else 'costs'} {abs(hours):.1f} device-hours a fine-tuning."
+def _gain(row: dict[str, str], pretraining: str) -> str:
+    low, high = row["rpg_low"], row["rpg_high"]
+    interval = f" (95 % interval {float(low):.1f} to {float(high):.1f} %)" if low else ""
+    return f"{float(row['rpg_percent']):+.1f} %{interval}" + (f" with {pretraining}" if pretraining else "")
 
 
 COLUMNS = {
