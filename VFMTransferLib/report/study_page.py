@@ -154,6 +154,7 @@ def _study_html(
     rates: Sequence[ChosenRates],
 ) -> str:
     trained, plan = tables.runs, planned or whole_study(tables.runs)
+    arms = tables.by_pretraining(repeats_scratch=False)
     correlation = gain_against_distance(rows)
     facts, subheading = _facts(rows, tables, correlation, plan, missing), _subheading(tables)
     tables = tables.by_pretraining()
@@ -161,6 +162,8 @@ def _study_html(
     tasks, encoders = tasks_of(runs), encoders_of(runs)
     order = [(encoder, task) for encoder in encoders for task in tasks]
     rows = sorted(rows, key=lambda row: order.index((row.encoder, row.task)))
+
+    published = json.loads(resources.files(__package__).joinpath("published.json").read_text(encoding="utf-8"))
 
     seeds_of: dict[tuple[str, str], list[DistanceRow]] = defaultdict(list)
     for distance in sorted(tables.distances, key=lambda one: one.seed):
@@ -186,7 +189,7 @@ def _study_html(
         metrics={run.task: metric_name(run.metric, run.task) for run in reversed(runs)},
         pairs={(row.encoder, row.task): row for row in rows},
         steps_percent=STEPS_PERCENT,
-        reached={task: _reached(task, runs) for task in tasks},
+        reached={task: _reached(task, arms.runs) for task in tasks},
         correlation=correlation,
         relation=_relation(rows),
         has_distances=bool(tables.distances),
@@ -202,9 +205,10 @@ def _study_html(
         device_hours=total_device_hours(trained),
         examples=_grouped(examples),
         tasks_of_lesions=[task.id for task in TASKS.values() if task.finds_lesions],
-        real=_real(tables),
-        statistics=_statistics(tables),
-        published=json.loads(resources.files(__package__).joinpath("published.json").read_text(encoding="utf-8")),
+        real=_real(arms),
+        statistics=_statistics(arms),
+        published=published,
+        beside_published=_beside_published(published, rows),
         definitions=DEFINITIONS,
         naive=NAIVE,
         phantoms=PHANTOMS,
@@ -530,6 +534,19 @@ def _cost(row: SummaryRow, runs: Sequence[RunRow]) -> tuple[SummaryRow, dict[str
     scratch = seconds[BOTH[1]]
     is_known = math.isfinite(row.device_hours_saved) and scratch > 0
     return row, seconds, minus(f"{row.device_hours_saved * HOUR_S / scratch:+.0%}") if is_known else ""
+
+
+def _beside_published(
+    published: dict[str, Any], rows: Sequence[SummaryRow]
+) -> list[tuple[dict[str, Any], str, SummaryRow | None]]:
+    """Each reported gain, a task of ours, and our gain there from the pretraining that is most like the published."""
+    own = {(row.encoder, row.task): row for row in rows}
+    found = []
+    for reported in published["gains"]:
+        encoder = reported["encoder"]
+        alike = f"{encoder}-{published['pretrainings'][encoder]}"
+        found += [(reported, task, own.get((alike, task)) or own.get((encoder, task))) for task in reported["tasks"]]
+    return found
 
 
 def _grouped(examples: Sequence[Example]) -> dict[str, list[list[Example]]]:

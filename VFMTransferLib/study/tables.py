@@ -173,11 +173,14 @@ class StudyTables:
             kept(self.runs), kept(self.metrics), kept(self.curves), self.distances, kept(self.candidates)
         )
 
-    def by_pretraining(self) -> StudyTables:
+    def by_pretraining(self, *, repeats_scratch: bool = True) -> StudyTables:
         """The same with each pretraining of an encoder as an encoder of its own, under `RunKey.label`.
 
-        Each stands beside the encoder's runs from scratch, which so come up several times. An encoder with one
-        pretraining stays as it is.
+        An encoder with one pretraining stays as it is.
+
+        Args:
+            repeats_scratch: Each stands beside the encoder's runs from scratch, which so come up several times;
+                otherwise once, under the encoder's own name.
         """
         labels: dict[str, dict[str, None]] = {}
         for run in self.runs:
@@ -190,7 +193,7 @@ class StudyTables:
                 arm, name = split_arm(row.arm)
                 if name:
                     found.append(replace(row, encoder=label_of(row.encoder, row.arm), arm=arm))
-                elif arm == SCRATCH:
+                elif arm == SCRATCH and repeats_scratch:
                     found += [replace(row, encoder=label) for label in labels.get(row.encoder, {row.encoder: None})]
                 else:
                     found.append(row)

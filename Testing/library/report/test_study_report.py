@@ -40,6 +40,11 @@ def words(html: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
 
 
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
 def values(html: str) -> list[float]:
     return [float(text) for text in re.findall(r'<data value="([^"]+)"', html)]
 
@@ -57,8 +62,7 @@ def page(tmp_path_factory) -> str:
 def summary(tmp_path_factory) -> list[dict[str, str]]:
     folder = tmp_path_factory.mktemp("study")
     write_tables(GRID, folder)
-    with write_study_report(folder)[0].open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return rows_of(write_study_report(folder)[0])
 
 
 @pytest.mark.parametrize(
@@ -301,3 +305,30 @@ def test_the_command_writes_both_files_and_says_where(tmp_path, capsys):
 def test_the_command_wants_a_study(tmp_path, capsys):
     assert main(["study", "report", str(tmp_path)]) == 1
     assert "Run the study first" in capsys.readouterr().err
+
+
+def test_of_several_pretrainings_scratch_stands_once_and_the_published_one_beside_its_like(tmp_path):
+    def twice(rows):
+        """Each pretrained row of either encoder by `mae` and by `contrastive`, the latter better."""
+        for row in rows:
+            if row.arm != "pretrained":
+                yield row
+                continue
+            for name, more in (("mae", 1.0), ("contrastive", 1.1)):
+                yield replace(row, arm=f"pretrained-{name}", value=row.value * more)
+
+    tables = replace(GRID, runs=(*twice(GRID.runs),), metrics=(*twice(GRID.metrics),), curves=(), distances=())
+    page = written(tables, tmp_path)
+    for anchor, of in (("arms", len(TASKS)), ("real", len({row.task for row in GRID.metrics if row.data == "real"}))):
+        found = part(page, anchor) if anchor == "arms" else re.sub(r"(?s)<details.*?</details>", "", part(page, anchor))
+        heads = [words(one) for one in re.findall(r"<th scope=\"(?:row|col)\".*?</th>", found, re.DOTALL)]
+        for encoder in ("ProFound", "ProViCNet"):
+            titles = [re.sub(",? (from scratch|pretrained)", r" \1", one) for one in heads if one.startswith(encoder)]
+            own = [f"{encoder}{name}" for name in (" from scratch", ", contrastive pretrained", ", mae pretrained")]
+            assert titles == own * of, anchor
+    rows = re.findall(r"<tr>(<th scope=\"row\".*?)</tr>", part(page, "published"), re.DOTALL)
+    assert [words(row).split(" distortion")[0] for row in rows[:1]] == ["ProFound, mae"]
+    assert all(words(row).startswith("ProViCNet, contrastive ") for row in rows[2:])
+    gains = {(row["encoder"], row["task"]): row["rpg_percent"] for row in rows_of(tmp_path / "summary.csv")}
+    assert values(rows[0])[1] == float(gains["profound-mae", "distortion-correction"])
+    assert values(rows[-1])[1] == float(gains["provicnet-contrastive", "classification"])
