@@ -4,6 +4,7 @@ import csv
 import math
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.metrics.classification import auroc
 from VFMTransferLib.study.intervals import Areas, Means, gain_over_cases, relative_performance_gain
 from VFMTransferLib.study.summary import (
+    SUMMARY,
+    SummaryRow,
     convergence_efficiency,
     gain_against_distance,
     savings,
@@ -27,6 +30,7 @@ from VFMTransferLib.study.tables import (
     MetricRow,
     RunRow,
     StudyTables,
+    read_rows,
     read_tables,
     write_tables,
 )
@@ -357,3 +361,16 @@ def test_of_one_task_an_encoder_the_correlation_is_not_known():
         found = gain_against_distance(summarize(joined(*studies)))
     assert found.n_pairs == 4
     assert all(math.isnan(value) for value in (found.rho, found.low, found.high))
+
+
+@pytest.mark.parametrize(
+    "folder",
+    sorted(path.parent for path in (Path(__file__).parents[3] / "Resources" / "Study").rglob(SUMMARY)),
+    ids=lambda folder: folder.name,
+)
+def test_a_shipped_summary_follows_from_its_tables(folder):
+    stated, found = read_rows(folder / SUMMARY, SummaryRow), summarize(read_tables(folder))
+    assert [(row.encoder, row.task, row.metric) for row in stated] == [(r.encoder, r.task, r.metric) for r in found]
+    for one, other in zip(stated, found, strict=True):
+        numbers = [[value for value in vars(row).values() if isinstance(value, float)] for row in (one, other)]
+        assert numbers[0] == pytest.approx(numbers[1], nan_ok=True)
