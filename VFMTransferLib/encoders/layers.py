@@ -519,10 +519,8 @@ class FastConv3d(nn.Conv3d):
         size, stride = self.kernel_size[0], self.stride[0]
         depth = (x.shape[2] + 2 * rim - size) // stride + 1
         half = (depth + 1) // 2
-        start, seen = (
-            half * stride,
-            (half - 1) * stride + size,
-        )  # where the lower half's input begins; slices of either's
+        start = half * stride  # where the lower half's input begins
+        seen = start - stride + size  # slices of the input of either
         padded = F.pad(x, (0, 0, 0, 0, rim, start + seen - x.shape[2] - rim))
         halves = torch.cat([padded[:, :, :seen], padded[:, :, start:]])
         upper, lower = F.conv3d(halves, weight, bias, self.stride, (0, *padding)).split(1)
