@@ -332,3 +332,9 @@ def test_of_several_pretrainings_scratch_stands_once_and_the_published_one_besid
     gains = {(row["encoder"], row["task"]): row["rpg_percent"] for row in rows_of(tmp_path / "summary.csv")}
     assert values(rows[0])[1] == float(gains["profound-mae", "distortion-correction"])
     assert values(rows[-1])[1] == float(gains["provicnet-contrastive", "classification"])
+
+
+def test_a_gain_of_hundredths_of_a_percent_is_no_zero(tmp_path):
+    study = Path(__file__).parents[3] / "Resources" / "Study" / "three-pretrainings"
+    page = write_study_report(study, tmp_path)[1].read_text(encoding="utf-8")
+    assert "+0.03 % +0.02 to +0.05 " in words(part(page, "matrix"))
