@@ -3,6 +3,7 @@
 import csv
 import math
 import warnings
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from VFMTransferLib.study.tables import (
     write_tables,
 )
 
+SHIPPED = Path(__file__).parents[3] / "Resources" / "Study"
 CASES = ("a", "b", "c", "d")
 
 
@@ -365,7 +367,7 @@ def test_of_one_task_an_encoder_the_correlation_is_not_known():
 
 @pytest.mark.parametrize(
     "folder",
-    sorted(path.parent for path in (Path(__file__).parents[3] / "Resources" / "Study").rglob(SUMMARY)),
+    sorted(path.parent for path in SHIPPED.rglob(SUMMARY)),
     ids=lambda folder: folder.name,
 )
 def test_a_shipped_summary_follows_from_its_tables(folder):
@@ -374,3 +376,16 @@ def test_a_shipped_summary_follows_from_its_tables(folder):
     for one, other in zip(stated, found, strict=True):
         numbers = [[value for value in vars(row).values() if isinstance(value, float)] for row in (one, other)]
         assert numbers[0] == pytest.approx(numbers[1], nan_ok=True)
+
+
+@pytest.mark.parametrize("folder", [SHIPPED, SHIPPED / "three-pretrainings"], ids=lambda folder: folder.name)
+def test_a_shipped_value_is_the_mean_over_its_test_cases(folder):
+    tables, values = read_tables(folder), defaultdict(list)
+    for row in tables.metrics:
+        if row.data == "phantom" and row.case:
+            values[row.encoder, row.task, row.arm, row.seed, row.metric].append(row.value)
+    of_cases = [run for run in tables.runs if run.metric not in ("auroc", "average_precision")]
+    assert of_cases
+    for run in of_cases:
+        own = values[run.encoder, run.task, run.arm, run.seed, run.metric]
+        assert (len(own), run.value) == (run.n_test_cases, pytest.approx(np.mean(own)))
