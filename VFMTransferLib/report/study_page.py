@@ -75,7 +75,7 @@ from ..study.summary import (
     summarize,
     write_summary,
 )
-from ..study.tables import DistanceRow, RunRow, StudyTables, read_rows, read_tables
+from ..study.tables import DistanceRow, RunRow, StudyTables, gain_decimals, read_rows, read_tables
 from ..tasks import TASKS
 from . import charts
 from .charts import minus
@@ -615,6 +615,7 @@ _FUNCTIONS: dict[str, Any] = {
     "duration": _duration,
     "encoder_title": encoder_title,
     "gain_class": gain_class,
+    "gain_decimals": gain_decimals,
     "interval": _interval,
     "measured": _measured,
     "metric_name": metric_name,

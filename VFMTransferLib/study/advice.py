@@ -17,7 +17,7 @@ from .config import REAL
 from .forecast import FinishedStudy, ForecastRow, better_than_chance, can_tell
 from .label_efficiency import EfficiencyRow
 from .summary import DEFINITIONS, SummaryRow
-from .tables import without_nan
+from .tables import gain_decimals, without_nan
 
 _STUDY = "Study"
 
@@ -98,9 +98,10 @@ def advice_lines(advice: Advice) -> list[str]:
 
 
 def _gain(row: SummaryRow | EfficiencyRow) -> str:
-    interval = "no interval" if math.isnan(row.rpg_low) else f"{row.rpg_low:+.1f} to {row.rpg_high:+.1f}"
+    n = gain_decimals(row.rpg_percent, row.rpg_low, row.rpg_high)
+    interval = "no interval" if math.isnan(row.rpg_low) else f"{row.rpg_low:+.{n}f} to {row.rpg_high:+.{n}f}"
     unsure = ", contains 0" if row.rpg_low <= 0 <= row.rpg_high else ""
-    gain = f"{'n/a':>8}  " if math.isnan(row.rpg_percent) else f"{row.rpg_percent:+8.1f} %"
+    gain = f"{'n/a':>8}  " if math.isnan(row.rpg_percent) else f"{row.rpg_percent:+8.{n}f} %"
     return f"{gain}  ({interval}{unsure})"
 
 

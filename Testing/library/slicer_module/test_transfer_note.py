@@ -57,6 +57,12 @@ def test_what_was_not_measured_is_left_out(tmp_path):
     assert note.endswith("changed the Dice of anatomy segmentation by -2.0 %; above 0 is better.")
 
 
+def test_a_gain_of_hundredths_of_a_percent_is_no_zero(tmp_path):
+    (tmp_path / "summary.csv").write_text(f"{HEAD}profound,{ANATOMY},dice,0.14,0.02,0.3,0.1\n", encoding="utf-8")
+    note = transferNote("profound", ANATOMY, tmp_path / "summary.csv")
+    assert "by +0.14 % (95 % interval 0.02 to 0.30 %);" in note
+
+
 def test_a_summary_without_its_columns_is_told(tmp_path):
     (tmp_path / "summary.csv").write_text("encoder,task\nprofound,anatomy-segmentation\n", encoding="utf-8")
     with pytest.raises(ValueError, match="must have the columns metric, rpg_high, rpg_low, rpg_percent, but"):

@@ -61,6 +61,11 @@ def test_a_gain_that_is_not_known_has_words():
     assert line.split() == ["profound", "all", "auroc", "n/a", "(no", "interval)"]
 
 
+def test_a_gain_of_hundredths_of_a_percent_is_no_zero():
+    found = advise("classification", FinishedStudy((a_summary_row("profound", 0.03, low=0.01, high=0.1),)))
+    assert "+0.03 %  (+0.01 to +0.10)" in "\n".join(advice_lines(found))
+
+
 def test_an_estimator_that_beats_chance_is_named():
     found = advise(
         "classification", FinishedStudy((a_summary_row("profound", 2.0, low=1.0, high=3.0),), (KNOWS, GUESSES))

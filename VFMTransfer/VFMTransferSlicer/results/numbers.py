@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from VFMTransferLib.evaluation.measures import (
     subject_title,
     unit_title,
 )
+from VFMTransferLib.study.tables import gain_decimals
 from VFMTransferLib.tasks import TASKS
 
 from ..inputs.exporting import drawnOn, ijkToWorld, labelOf
@@ -300,9 +302,10 @@ def transferNote(encoder: str, task: str, summary: Path = SUMMARY) -> str:
 
 
 def _gain(row: dict[str, str], pretraining: str) -> str:
-    low, high = row["rpg_low"], row["rpg_high"]
-    interval = f" (95 % interval {float(low):.1f} to {float(high):.1f} %)" if low else ""
-    return f"{float(row['rpg_percent']):+.1f} %{interval}" + (f" with {pretraining}" if pretraining else "")
+    percent, low, high = (float(row[name] or "nan") for name in ("rpg_percent", "rpg_low", "rpg_high"))
+    n = gain_decimals(percent, low, high)
+    interval = "" if math.isnan(low) else f" (95 % interval {low:.{n}f} to {high:.{n}f} %)"
+    return f"{percent:+.{n}f} %{interval}" + (f" with {pretraining}" if pretraining else "")
 
 
 COLUMNS = {
