@@ -86,7 +86,9 @@ def advice_document(advice: Advice) -> dict[str, Any]:
 
 def advice_lines(advice: Advice) -> list[str]:
     """The answer as lines for a terminal."""
-    lines = [advice.verdict, "", *_table(advice.forecasts)]
+    lines = [advice.verdict]
+    if advice.forecasts:
+        lines.append("Exact p: " + ", ".join(f"{row.estimator} {row.p_value:.3f}" for row in advice.forecasts))
     lines += ["", f"{TASKS[advice.task].title}: gain over scratch measured in the study (95 % interval)"]
     lines += [f"  {row.encoder:24}{'all':16}{row.metric:18}{_gain(row)}" for row in advice.measured] or ["  nothing"]
     if advice.few_labels:
@@ -109,13 +111,8 @@ def forecast_lines(rows: Sequence[ForecastRow]) -> list[str]:
     """How well each estimator orders the gains, as a table for a terminal, and what follows."""
     if not rows:
         return ["Too few tasks have estimates and a gain: three are needed."]
-    return [*_table(rows), verdict(rows)]
-
-
-def _table(rows: Sequence[ForecastRow]) -> list[str]:
-    head = f"{'':12}{'n':>4}{'weighted tau':>14}{'exact p':>9}{'rank correlation':>18}"
-    lines = [head] if rows else []
+    lines = [f"{'':12}{'n':>4}{'weighted tau':>14}{'exact p':>9}{'rank correlation':>18}"]
     for row in rows:
         numbers = f"{row.n_cells:4}{row.tau_weighted:14.2f}{row.p_value:9.3f}{row.rho_within:18.2f}"
         lines.append(f"{row.estimator:12}{numbers}")
-    return lines
+    return [*lines, verdict(rows)]

@@ -10,7 +10,7 @@ from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.study import estimators
-from VFMTransferLib.study.advice import advice_lines, advise, shipped_study
+from VFMTransferLib.study.advice import advice_lines, advise, forecast_lines, shipped_study
 from VFMTransferLib.study.config import CONFIG, read_config
 from VFMTransferLib.study.forecast import (
     ESTIMATES,
@@ -51,7 +51,8 @@ def test_where_no_estimator_beats_chance_only_that_is_said():
     assert found.measured == study.summary[:1]
     text = "\n".join(advice_lines(found))
     assert "recommend" not in text.lower()
-    assert "probe         12          0.10    0.400" in text
+    assert "Exact p: probe 0.400" in text.splitlines()
+    assert "probe         12          0.10    0.400" in "\n".join(forecast_lines(study.forecasts))
     assert "+2.0 %  (-1.0 to +1.0, contains 0)" in text
 
 
@@ -152,7 +153,8 @@ def test_the_shipped_study_tells_which_gains_with_few_labels_are_certain(capsys)
     assert few["dice"]["rpg_low"] == 0
     assert few["dice"]["rpg_high"] is None  # infinite
     assert main(["advise", "lesion-segmentation"]) == 0
-    certain = [line for line in capsys.readouterr().out.splitlines() if "average_precision" in line]
+    few_labels = capsys.readouterr().out.split("With few labeled cases")[1].splitlines()
+    certain = [line for line in few_labels if "average_precision" in line]
     assert [line.endswith("(+4.7 to +41.8)") for line in certain] == [True]
 
 
