@@ -328,13 +328,15 @@ def _unit(named: MetricName | Picture) -> str:
 
 
 def _subheading(tables: StudyTables) -> str:
-    seeds = len({run.seed for run in tables.runs if run.arm in BOTH})
+    compared = [run for run in tables.runs if run.arm not in (TASK_SPECIFIC, NAIVE)]
+    arms, seeds = len({run.arm for run in compared}), len({run.seed for run in compared})
     real = len({row.case for row in tables.metrics if row.data == REAL and row.case})
     cases = sorted({run.n_test_cases for run in tables.runs})
     tested = f"{cases[0]} to {cases[-1]}" if len(cases) > 1 else f"{cases[0]}" if cases else "no"
+    encoders, tasks = len(encoders_of(tables.runs)), len(tasks_of(tables.runs))
     return (
-        f"{len(encoders_of(tables.runs))} encoders · {len(tasks_of(tables.runs))} tasks · 2 arms · {seeds} seeds · "
-        f"{tested} test phantoms a task · {real} real cases apart"
+        f"{encoders} encoders · {tasks} tasks · {arms} arms · {seeds} seeds · {tested} test phantoms a task · "
+        f"{real} real cases apart"
     )
 
 
@@ -347,7 +349,7 @@ def _facts(
     rho = "n/a" if math.isnan(correlation.rho) else minus(f"{correlation.rho:+.2f}")
     interval = "" if math.isnan(correlation.low) else minus(f" ({correlation.low:+.2f} to {correlation.high:+.2f})")
     return (
-        (f"{planned - len(missing.trainings)} of {planned}", "trainings of both arms are in the tables"),
+        (f"{planned - len(missing.trainings)} of {planned}", "trainings of the arms are in the tables"),
         (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that leaves out 0"),
         (f"ρ {rho}", f"rank correlation of gain and distance{interval}"),
         (f"{total_device_hours(tables.runs):.2f} h", _device_time_of(tables.runs)),

@@ -10,7 +10,7 @@ from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.study import estimators
-from VFMTransferLib.study.advice import advice_lines, advise, forecast_lines, shipped_study
+from VFMTransferLib.study.advice import advice_lines, advise, forecast_lines, shipped_study, verdict
 from VFMTransferLib.study.config import CONFIG, read_config
 from VFMTransferLib.study.forecast import (
     ESTIMATES,
@@ -97,7 +97,9 @@ def test_the_shipped_study_answers_in_one_screen(task, capsys):
     assert main(["advise", task]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= SCREEN
-    assert lines[0].startswith("No estimator predicts the gain from pretraining better than chance")
+    rows = read_rows(shipped_study() / FORECAST, ForecastRow)
+    assert lines[0] == verdict(rows)
+    assert {row.n_cells for row in rows} == {36}
 
 
 def test_the_shipped_judgment_follows_from_the_shipped_estimates():

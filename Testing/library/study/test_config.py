@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -144,8 +145,8 @@ def test_the_shipped_study_has_both_encoders_all_tasks_and_three_seeds():
     runs = planned_runs(shipped)
     arms = [(run.encoder, run.task, run.arm, run.seed) for run in runs]
     assert len(set(arms)) == len(arms)
-    for encoder in shipped.encoders:
-        assert sum(run.encoder == encoder and run.arm == "pretrained" for run in runs) == 6 * 3
+    for encoder, arm in product(shipped.encoders, ("pretrained-mae", "pretrained-contrastive", "pretrained-synthetic")):
+        assert sum(run.encoder == encoder and run.arm == arm for run in runs) == 6 * 3
     assert sum(run.arm == "specialised" for run in runs) == 6 * 3 + 1
     assert sum(run.arm == "trivial" for run in runs) == 6
 

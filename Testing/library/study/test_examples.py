@@ -279,7 +279,7 @@ def test_pictures_of_real_cases_that_are_shown_no_longer_are_removed(tmp_path):
     config = read_config(SHIPPED / CONFIG)
     task = "lesion-segmentation"
     shown, *_, hidden = (name for name in config.real_of(task) if name in config.shown)
-    for name, arm in ((hidden, "scratch"), (shown, "pretrained"), ("phantom-2000", "scratch")):
+    for name, arm in ((hidden, "scratch"), (shown, "pretrained-mae"), ("phantom-2000", "scratch")):
         pair = (lesion_result(box(z=slice(4, 6)), name), lesion_study(name))
         write_examples(tmp_path, "profound", arm, [pair])
     everything = names_in(tmp_path)
