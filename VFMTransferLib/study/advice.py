@@ -74,8 +74,13 @@ def verdict(rows: Sequence[ForecastRow]) -> str:
             f"No estimator predicts the gain from pretraining better than chance ({tried}). Nothing can be said before "
             "fine-tuning; measure both arms."
         )
-    names = ", ".join(f"{row.estimator} (p = {row.p_value:.3f})" for row in better)
-    return f"Better than chance in this study, of {tried}: {names}. Whether that holds for other data is not known."
+    names = ", ".join(
+        f"{row.estimator} (p = {row.p_value:.3f}, rank correlation {row.rho_within:.2f})" for row in better
+    )
+    return (
+        f"Better than chance in this study, of {tried}: {names}. Whether that holds for other data is not known; "
+        "measure both arms."
+    )
 
 
 def advice_document(advice: Advice) -> dict[str, Any]:

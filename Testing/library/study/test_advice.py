@@ -72,8 +72,8 @@ def test_an_estimator_that_beats_chance_is_named():
         "classification", FinishedStudy((a_summary_row("profound", 2.0, low=1.0, high=3.0),), (KNOWS, GUESSES))
     )
     assert found.verdict == (
-        "Better than chance in this study, of 2 estimators on 12 pairs of encoder and task: logme (p = 0.002). "
-        "Whether that holds for other data is not known."
+        "Better than chance in this study, of 2 estimators on 12 pairs of encoder and task: logme (p = 0.002, "
+        "rank correlation 0.90). Whether that holds for other data is not known; measure both arms."
     )
     assert "contains 0" not in "\n".join(advice_lines(found))
 
