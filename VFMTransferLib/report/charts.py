@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import numpy as np
@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _MARGIN = 0.06
+SYMLOG_FROM_PERCENT = 30.0
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
@@ -38,6 +39,20 @@ class Axis:
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return {i * step: minus(f"{i * step:.{decimals}f}") for i in range(first, last + 1)}
+
+
+class SymlogAxis(Axis):
+    """Linear near 0 and logarithmic beyond 1 in both directions, so that a large value leaves small ones apart."""
+
+    def at(self, value: float) -> float:
+        low, high = math.asinh(self.low), math.asinh(self.high)
+        return self.start + (math.asinh(value) - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self, wanted: int = 4) -> dict[float, str]:
+        """0 and the powers of ten between its ends, whatever the number."""
+        powers = [10.0**i for i in range(math.ceil(math.log10(max(-self.low, self.high, 1.0))) + 1)]
+        values = (*(-power for power in reversed(powers)), 0.0, *powers)
+        return {value: minus(f"{value:.0f}") for value in values if self.low <= value <= self.high}
 
 
 @dataclass(frozen=True)
@@ -217,6 +232,8 @@ def scatter(points: Sequence[Point], who: str) -> str:
     width, height = _SCATTER
     ends = [end for point in points for end in (point.low, point.high, point.gain) if math.isfinite(end)]
     area = frame([point.distance for point in points], ends, width, height, zero=True)
+    if max(map(abs, ends), default=0.0) > SYMLOG_FROM_PERCENT:
+        area = replace(area, y=SymlogAxis(area.y.low, area.y.high, area.y.start, area.y.end))
     parts = [
         area.axes("D2P (unbiased MMD²)", "Relative performance gain, %", (5, 5)),
         f'<path class="zero" d="M{area.x.start:.1f} {area.y.at(0):.1f}H{area.x.end:.1f}"/>',

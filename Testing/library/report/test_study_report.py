@@ -18,7 +18,7 @@ from whole_study import PHANTOMS, a_grid
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import OutputError
-from VFMTransferLib.report.charts import Axis, Point, free_place, scatter
+from VFMTransferLib.report.charts import Axis, Point, SymlogAxis, free_place, scatter
 from VFMTransferLib.report.study_page import conclusion, gain_class, write_study_report
 from VFMTransferLib.study.examples import write_examples
 from VFMTransferLib.study.summary import Correlation
@@ -282,6 +282,19 @@ def test_examples_are_shown_with_their_own_scores(page):
 )
 def test_the_conclusion_is_no_stronger_than_the_interval(correlation, sentence):
     assert sentence in conclusion(correlation)
+
+
+def test_one_large_gain_leaves_the_small_ones_apart():
+    axis = SymlogAxis(-20.0, 1200.0, 0, 100)
+    assert list(axis.ticks().values()) == ["−10", "−1", "0", "1", "10", "100", "1000"]
+    assert (axis.at(-20), axis.at(1200)) == (0, 100)
+    assert axis.at(1) - axis.at(0) == pytest.approx(axis.at(0) - axis.at(-1))
+    assert axis.at(1000) - axis.at(100) == pytest.approx(axis.at(100) - axis.at(10), rel=0.01)
+    points = [Point("A", "A", 0.1, 2.0, 1.0, 3.0), Point("B", "B", 0.2, 0.0, -1.0, 1.0)]
+    for largest in (19.0, 900.0):
+        chart = scatter([*points, Point("C", "C", 0.3, largest, 1.0, largest)], "ProFound")
+        first, second, third = (float(y) for y in re.findall(r'class="point" cx="[^"]+" cy="([^"]+)"', chart))
+        assert abs(first - second) > 0.1 * abs(third - second)
 
 
 def test_axes_have_round_numbers():
