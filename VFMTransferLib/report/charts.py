@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _MARGIN = 0.06
-SYMLOG_FROM_PERCENT = 30.0
+_SYMLOG_FROM_PERCENT = 30.0
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
@@ -232,7 +232,7 @@ def scatter(points: Sequence[Point], who: str) -> str:
     width, height = _SCATTER
     ends = [end for point in points for end in (point.low, point.high, point.gain) if math.isfinite(end)]
     area = frame([point.distance for point in points], ends, width, height, zero=True)
-    if max(map(abs, ends), default=0.0) > SYMLOG_FROM_PERCENT:
+    if max(map(abs, ends), default=0.0) > _SYMLOG_FROM_PERCENT:
         area = replace(area, y=SymlogAxis(area.y.low, area.y.high, area.y.start, area.y.end))
     parts = [
         area.axes("D2P (unbiased MMD²)", "Relative performance gain, %", (5, 5)),

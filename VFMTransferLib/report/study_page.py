@@ -349,7 +349,7 @@ def _facts(
     rho = "n/a" if math.isnan(correlation.rho) else minus(f"{correlation.rho:+.2f}")
     interval = "" if math.isnan(correlation.low) else minus(f" ({correlation.low:+.2f} to {correlation.high:+.2f})")
     return (
-        (f"{planned - len(missing.trainings)} of {planned}", "trainings of the arms are in the tables"),
+        (f"{planned - len(missing.trainings)} of {planned}", "trainings are in the tables"),
         (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that leaves out 0"),
         (f"ρ {rho}", f"rank correlation of gain and distance{interval}"),
         (f"{total_device_hours(tables.runs):.2f} h", _device_time_of(tables.runs)),

@@ -21,8 +21,8 @@ def test_the_row_of_encoder_and_task_becomes_a_sentence(tmp_path):
         encoding="utf-8",
     )
     assert transferNote("profound", ANATOMY, summary) == (
-        "In this project's transfer study, starting ProFound from pretrained weights changed the Dice of anatomy "
-        "segmentation by +4.3 % (95 % interval 1.0 to 7.5 %); above 0 is better."
+        "In this project's transfer study of small networks, starting ProFound from pretrained weights changed the "
+        "Dice of anatomy segmentation on phantoms by +4.3 % (95 % interval 1.0 to 7.5 %); above 0 is better."
     )
     assert transferNote("provicnet", ANATOMY, summary) == ""
 
@@ -37,8 +37,8 @@ def test_each_pretraining_of_the_encoder_is_named_but_one_without_a_gain(tmp_pat
     (tmp_path / "summary.csv").write_text(HEAD + "\n".join(rows) + "\n", encoding="utf-8")
     note = transferNote("profound", ANATOMY, tmp_path / "summary.csv")
     assert note.endswith(
-        "changed the Dice of anatomy segmentation by +0.3 % (95 % interval -1.0 to 2.0 %) with mae, +3.1 % (95 % "
-        "interval 1.3 to 5.1 %) with synthetic; above 0 is better."
+        "changed the Dice of anatomy segmentation on phantoms by +0.3 % (95 % interval -1.0 to 2.0 %) with mae, +3.1 % "
+        "(95 % interval 1.3 to 5.1 %) with synthetic; above 0 is better."
     )
     (tmp_path / "summary.csv").write_text(HEAD + rows[1] + "\n", encoding="utf-8")
     assert transferNote("profound", ANATOMY, tmp_path / "summary.csv") == ""
@@ -54,7 +54,7 @@ def test_the_shipped_study_has_a_note_or_none_of_every_encoder_and_task(encoder,
 def test_what_was_not_measured_is_left_out(tmp_path):
     (tmp_path / "summary.csv").write_text(f"{HEAD}profound,anatomy-segmentation,dice,-2,,,0.1\n", encoding="utf-8")
     note = transferNote("profound", ANATOMY, tmp_path / "summary.csv")
-    assert note.endswith("changed the Dice of anatomy segmentation by -2.0 %; above 0 is better.")
+    assert note.endswith("changed the Dice of anatomy segmentation on phantoms by -2.0 %; above 0 is better.")
 
 
 def test_a_gain_of_hundredths_of_a_percent_is_no_zero(tmp_path):

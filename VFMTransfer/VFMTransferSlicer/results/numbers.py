@@ -296,8 +296,9 @@ def transferNote(encoder: str, task: str, summary: Path = SUMMARY) -> str:
         return ""
     metric = KINDS[own[0]["metric"]].title if own[0]["metric"] in KINDS else own[0]["metric"]
     return (
-        f"In this project's transfer study, starting {FAMILIES[encoder].title} from pretrained weights changed the "
-        f"{metric} of {TASKS[task].title.lower()} by {', '.join(gains)}; above 0 is better."
+        f"In this project's transfer study of small networks, starting {FAMILIES[encoder].title} from pretrained "
+        f"weights changed the {metric} of {TASKS[task].title.lower()} on phantoms by {', '.join(gains)}; above 0 is "
+        "better."
     )
 
 
