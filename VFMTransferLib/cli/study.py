@@ -95,18 +95,17 @@ def run_report(args: argparse.Namespace) -> None:
         if getattr(args, name):
             args.parser.error(f"--{name} has no effect on a report, which is of the folder's tables; leave it out")
     from ..report.study_page import write_study_report
+    from ..study.overview import gain_text, reached_text
     from ..study.summary import SummaryRow
-    from ..study.tables import gain_decimals, read_rows
+    from ..study.tables import read_rows
 
     summary, page = write_study_report(args.folder, args.output)
     lines = []
     for row in read_rows(summary, SummaryRow):
-        n = gain_decimals(row.rpg_percent, row.rpg_low, row.rpg_high)
-        gain = "n/a" if math.isnan(row.rpg_percent) else f"{row.rpg_percent:+.{n}f} %"
-        interval = "" if math.isnan(row.rpg_low) else f" [{row.rpg_low:+.{n}f}, {row.rpg_high:+.{n}f}]"
         distance = "" if math.isnan(row.d2p) else f", D2P {row.d2p:.4g}"
         speed = "" if math.isnan(row.convergence_efficiency) else f", convergence {row.convergence_efficiency:.2f}"
-        lines.append(f"{row.encoder}, {row.task}: RPG of {row.metric} {gain}{interval}{distance}{speed}")
+        gain = f"RPG of {row.metric} {gain_text(row)}, {reached_text(row)}"
+        lines.append(f"{row.encoder}, {row.task}: {gain}{distance}{speed}")
     print("\n".join([*lines, str(summary), str(page)]))
 
 

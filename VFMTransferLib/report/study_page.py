@@ -52,6 +52,7 @@ from ..study.overview import (
     column_title,
     encoder_title,
     encoders_of,
+    gain_decimals,
     mean,
     metric_name,
     missing_runs,
@@ -75,7 +76,7 @@ from ..study.summary import (
     summarize,
     write_summary,
 )
-from ..study.tables import DistanceRow, RunRow, StudyTables, gain_decimals, read_rows, read_tables
+from ..study.tables import DistanceRow, RunRow, StudyTables, read_rows, read_tables
 from ..tasks import TASKS
 from . import charts
 from .charts import minus

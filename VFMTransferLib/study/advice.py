@@ -5,7 +5,6 @@ From the study's tables alone, so that a base installation can ask.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from ..tasks import TASKS
 from .config import REAL
 from .forecast import FinishedStudy, ForecastRow, better_than_chance, can_tell
 from .label_efficiency import EfficiencyRow
+from .overview import gain_text, metric_name, reached_text
 from .summary import DEFINITIONS, SummaryRow
-from .tables import gain_decimals, without_nan
+from .tables import without_nan
 
 _STUDY = "Study"
 
@@ -94,22 +94,19 @@ def advice_lines(advice: Advice) -> list[str]:
     lines = [advice.verdict]
     if advice.forecasts:
         lines.append("Exact p: " + ", ".join(f"{row.estimator} {row.p_value:.3f}" for row in advice.forecasts))
-    lines += ["", f"{TASKS[advice.task].title}: gain over scratch measured in the study (95 % interval)"]
-    lines += [f"  {row.encoder:24}{'all':16}{row.metric:18}{_gain(row)}" for row in advice.measured] or ["  nothing"]
+    lines += ["", f"{TASKS[advice.task].title} in the study: from scratch to pretrained, gain (95 % interval)"]
+    lines += [_line(row, "all") for row in advice.measured] or ["  nothing"]
     if advice.few_labels:
         lines += ["", "With few labeled cases"]
     for few in advice.few_labels:
-        cases = f"{few.labelled_cases} {'real' if few.trained_on == REAL else few.trained_on}"
-        lines.append(f"  {few.encoder:24}{cases:16}{few.metric:18}{_gain(few)}")
+        lines.append(_line(few, f"{few.labelled_cases} {'real' if few.trained_on == REAL else few.trained_on}"))
     return lines
 
 
-def _gain(row: SummaryRow | EfficiencyRow) -> str:
-    n = gain_decimals(row.rpg_percent, row.rpg_low, row.rpg_high)
-    interval = "no interval" if math.isnan(row.rpg_low) else f"{row.rpg_low:+.{n}f} to {row.rpg_high:+.{n}f}"
+def _line(row: SummaryRow | EfficiencyRow, cases: str) -> str:
     unsure = ", contains 0" if row.rpg_low <= 0 <= row.rpg_high else ""
-    gain = f"{'n/a':>8}  " if math.isnan(row.rpg_percent) else f"{row.rpg_percent:+8.{n}f} %"
-    return f"{gain}  ({interval}{unsure})"
+    measure = metric_name(row.metric, row.task).title
+    return f"  {row.encoder:22}{cases:13}{measure:19}{reached_text(row):17}{gain_text(row)}{unsure}"
 
 
 def forecast_lines(rows: Sequence[ForecastRow]) -> list[str]:

@@ -10,8 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from .config import PHANTOMS, REAL
-from .intervals import mean_over_cases
-from .summary import BOTH, PRECISION, ArmValues, gain_of_arms, paired_runs, values_of_arm
+from .summary import BOTH, PRECISION, ArmValues, gain_of_arms, means_of_arms, paired_runs, values_of_arm
 from .tables import RunRow, StudyTables, write_rows
 
 EFFICIENCY = "label_efficiency.csv"
@@ -82,14 +81,14 @@ def label_efficiency(
         means, gains = {}, {}
         for size, (own, part) in sorted(by_size.items()):
             arms = _arms(own, part)
-            means[size], gains[size] = _means(own, arms, seed), gain_of_arms(own, arms, seed)
+            means[size], gains[size] = means_of_arms(own, arms, seed), gain_of_arms(own, arms, seed)
         # Of patients each seed tests others, so that sizes are compared by the seeds that all of them have.
         seeds = set.intersection(*({run.seed for run in own} for own, _ in by_size.values()))
         compared = {}
         for size, (own, part) in by_size.items():
             shared = [run for run in own if run.seed in seeds]
             if shared:
-                compared[size] = means[size] if shared == own else _means(shared, _arms(shared, part), seed)
+                compared[size] = means[size] if shared == own else means_of_arms(shared, _arms(shared, part), seed)
         scratch = {size: reached["scratch"][0] for size, reached in compared.items()}
         for size, reached in means.items():
             own, gain, replaced = by_size[size][0], gains[size], math.nan
@@ -114,17 +113,6 @@ def _by_precision(runs: Sequence[RunRow], tables: StudyTables) -> list[list[RunR
 
 def _arms(runs: Sequence[RunRow], tables: StudyTables) -> dict[str, ArmValues | None]:
     return {arm: values_of_arm(runs, tables, arm) for arm in BOTH}
-
-
-def _means(
-    runs: Sequence[RunRow], arms: Mapping[str, ArmValues | None], seed: int
-) -> dict[str, tuple[float, float, float]]:
-    found = {}
-    for arm, reached in arms.items():
-        own = [run.value for run in runs if run.arm == arm]
-        missing = (sum(own) / len(own), math.nan, math.nan)
-        found[arm] = missing if reached is None else mean_over_cases(reached.values, seed)
-    return found
 
 
 def replaced_cases(size: int, value: float, scratch: Mapping[int, float], higher_is_better: bool) -> float:

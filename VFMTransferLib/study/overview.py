@@ -14,7 +14,8 @@ from ..evaluation.measures import ARM_TITLES, subject_title, unit_title
 from ..tasks import TASKS
 from ..tasks.image_to_image import ARBITRARY_UNIT, ImageTask, unit_of
 from .config import RunKey, StudyConfig, label_of, planned_runs, split_arm
-from .summary import BOTH, HOUR_S, LAYER
+from .label_efficiency import EfficiencyRow
+from .summary import BOTH, HOUR_S, LAYER, SummaryRow
 from .tables import ARMS, MetricRow, RunRow, StudyTables
 
 TASK_SPECIFIC, NAIVE = "specialised", "trivial"  # arms, as format 1 of the tables has them
@@ -307,6 +308,26 @@ _KINDS = {
     "mae": MetricName("MAE", ARBITRARY_UNIT, False, 1),
     "displacement_mm": MetricName("Displacement error", "mm", False, 2),
 }
+
+
+def gain_decimals(percent: float, low: float, high: float) -> int:
+    """How many decimals a gain and its interval are stated with: two where one would make a 0 of what is none."""
+    return 2 if any(0 < abs(value) < 0.05 for value in (percent, low, high)) else 1
+
+
+def gain_text(row: SummaryRow | EfficiencyRow) -> str:
+    """A gain and its interval, as `+4.5 % (3.1 to 6.2)`; `n/a` where there is none."""
+    percent, low, high = row.rpg_percent, row.rpg_low, row.rpg_high
+    n = gain_decimals(percent, low, high)
+    interval = "" if math.isnan(low) else f" ({low:.{n}f} to {high:.{n}f})"
+    return "n/a" if math.isnan(percent) else f"{percent:+.{n}f} %{interval}"
+
+
+def reached_text(row: SummaryRow | EfficiencyRow) -> str:
+    """What the arm from scratch and the pretrained one reach, as `0.837 to 0.875`; `n/a` where it is not known."""
+    name = metric_name(row.metric, row.task)
+    known = math.isfinite(row.scratch) and math.isfinite(row.pretrained)
+    return f"{name.text(row.scratch)} to {name.text(row.pretrained)}" if known else "n/a"
 
 
 def metric_name(name: str, task: str) -> MetricName:

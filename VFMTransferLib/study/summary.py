@@ -26,6 +26,7 @@ from .intervals import (
     Precisions,
     gain_over_cases,
     interval,
+    mean_over_cases,
     relative_performance_gain,
 )
 from .tables import SCRATCH, CandidateRow, CurveRow, MetricRow, RunRow, StudyTables, write_rows
@@ -147,6 +148,7 @@ class SummaryRow:
         convergence_efficiency: Mean over seeds; `inf` where a pretrained arm never got to the scratch arm's best,
             `nan` where a scratch arm has not learned.
         device_hours_saved: Of one fine-tuning at equal quality, mean over seeds; below 0 where it costs more.
+        scratch, pretrained: What the arms reach, over the same cases and seeds as the gain.
     """
 
     encoder: str
@@ -160,6 +162,8 @@ class SummaryRow:
     d2p_high_bandwidth: float
     convergence_efficiency: float
     device_hours_saved: float
+    scratch: float = math.nan
+    pretrained: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,10 @@ def summarize(tables: StudyTables, seed: int = 0) -> tuple[SummaryRow, ...]:
     for (encoder, task), own in runs.items():
         if not set(BOTH) <= {run.arm for run in own}:
             continue
-        gain = gain_of_runs(own, tables, seed)
+        paired = paired_runs(own)
+        arms = {arm: values_of_arm(paired, tables, arm) for arm in BOTH if paired}
+        gain = gain_of_arms(paired, arms, seed)
+        reached = means_of_arms(paired, arms, seed)
         moved = [row for row in tables.distances if (row.encoder, row.task, row.layer) == (encoder, task, LAYER)]
         rows.append(
             SummaryRow(
@@ -196,6 +203,7 @@ def summarize(tables: StudyTables, seed: int = 0) -> tuple[SummaryRow, ...]:
                 _mean(row.d2p_low_bandwidth for row in moved),
                 _mean(row.d2p_high_bandwidth for row in moved),
                 *_convergence(own, tables.curves),
+                *(reached[arm][0] if arms else math.nan for arm in (SCRATCH, PRETRAINED)),
             )
         )
     return tuple(rows)
@@ -248,20 +256,17 @@ def paired_runs(runs: Sequence[RunRow]) -> list[RunRow]:
     return [run for run in runs if run.seed in seeds]
 
 
-def gain_of_runs(runs: Sequence[RunRow], tables: StudyTables, seed: int = 0) -> Gain:
+def gain_of_arms(paired: Sequence[RunRow], arms: Mapping[str, ArmValues | None], seed: int = 0) -> Gain:
     """Over the cases of all seeds that both arms have; where a case has no value, of the runs' own, without interval.
 
-    `runs` are those of one encoder, task and size. Both ways agree unless real cases are left out by folds of unequal
-    size.
+    Both ways agree unless real cases are left out by folds of unequal size.
+
+    Args:
+        paired: Runs of one encoder, task and size, of the seeds that both arms have; without any there is no gain.
+        arms: What `values_of_arm` gives of each arm.
     """
-    paired = paired_runs(runs)
     if not paired:
         return Gain(math.nan, math.nan, math.nan, 0, 0)
-    return gain_of_arms(paired, {arm: values_of_arm(paired, tables, arm) for arm in BOTH}, seed)
-
-
-def gain_of_arms(paired: Sequence[RunRow], arms: Mapping[str, ArmValues | None], seed: int = 0) -> Gain:
-    """As `gain_of_runs`, of runs of the seeds that both arms have, and of what `values_of_arm` gives of each arm."""
     (a, b), higher = (arms[arm] for arm in BOTH), paired[0].higher_is_better
     try:
         if a is not None and b is not None and a.cases == b.cases:
@@ -270,6 +275,17 @@ def gain_of_arms(paired: Sequence[RunRow], arms: Mapping[str, ArmValues | None],
         return Gain(relative_performance_gain(pretrained, scratch, higher), math.nan, math.nan, 0, 0)
     except ValueError:  # nothing is measured, or scratch is 0
         return Gain(math.nan, math.nan, math.nan, 0, 0)
+
+
+def means_of_arms(
+    paired: Sequence[RunRow], arms: Mapping[str, ArmValues | None], seed: int = 0
+) -> dict[str, tuple[float, float, float]]:
+    """Arm → its metric over cases and seeds, with its interval; arguments and exception as of `gain_of_arms`."""
+    found = {}
+    for arm, reached in arms.items():
+        missing = (_mean(run.value for run in paired if run.arm == arm), math.nan, math.nan)
+        found[arm] = missing if reached is None else mean_over_cases(reached.values, seed)
+    return found
 
 
 @dataclass(frozen=True)

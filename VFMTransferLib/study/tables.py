@@ -413,11 +413,6 @@ def _key(row: RunRow | MetricRow | CurveRow | CandidateRow) -> RunKey:
     return RunKey(row.encoder, row.task, row.arm, row.seed, row.labelled_cases, row.trained_on)
 
 
-def gain_decimals(percent: float, low: float, high: float) -> int:
-    """How many decimals a gain and its interval are stated with: two where one would make a 0 of what is none."""
-    return 2 if any(0 < abs(value) < 0.05 for value in (percent, low, high)) else 1
-
-
 def without_nan(value: Any) -> Any:
     """JSON has no numbers that are not finite: they become null."""
     if isinstance(value, float):

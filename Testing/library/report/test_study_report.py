@@ -94,6 +94,16 @@ def test_a_page_takes_the_place_of_nothing_but_a_studys(tmp_path, name, text):
     assert ((out / name).read_text(), (out / "report.html").read_text()) == (text, "of a case")
 
 
+def test_a_summary_of_a_former_version_is_replaced(tmp_path):
+    write_tables(GRID, tmp_path)
+    summary = write_study_report(tmp_path)[0]
+    lines = summary.read_text(encoding="utf-8").splitlines()
+    assert lines[0].endswith(",device_hours_saved,scratch,pretrained")
+    summary.write_text("\n".join(line.rsplit(",", 2)[0] for line in lines), encoding="utf-8")
+    write_study_report(tmp_path)
+    assert summary.read_text(encoding="utf-8").splitlines() == lines
+
+
 def test_every_number_of_the_summary_is_on_the_page_as_it_is(page, summary):
     places = {
         "matrix": ("rpg_percent", "rpg_low", "rpg_high"),

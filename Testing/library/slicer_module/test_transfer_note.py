@@ -1,13 +1,25 @@
 """The study's results beside a run, where there are any."""
 
+import math
+
 import pytest
 import slicer_scenes  # noqa: F401  (makes the module importable)
 
+from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.study.summary import SummaryRow, write_summary
 from VFMTransferLib.tasks import TASKS
-from VFMTransferSlicer.results.numbers import transferNote
+from VFMTransferSlicer.results.numbers import SUMMARY, transferNote
 
-HEAD = "encoder,task,metric,rpg_percent,rpg_low,rpg_high,d2p\n"
 ANATOMY = "anatomy-segmentation"
+NAN = math.nan
+
+
+def note_of(folder, *rows, encoder="profound", task=ANATOMY):
+    return transferNote(encoder, task, write_summary(rows, folder))
+
+
+def a_row(encoder, gain, task=ANATOMY, metric="dice", arms=(0.8, 0.834)):
+    return SummaryRow(encoder, task, metric, *gain, NAN, NAN, NAN, NAN, NAN, *arms)
 
 
 def test_nothing_is_said_where_there_is_no_study(tmp_path):
@@ -15,55 +27,53 @@ def test_nothing_is_said_where_there_is_no_study(tmp_path):
 
 
 def test_the_row_of_encoder_and_task_becomes_a_sentence(tmp_path):
-    summary = tmp_path / "summary.csv"
-    summary.write_text(
-        f"{HEAD}profound,lesion-segmentation,dice,1,0,2,0.1\nprofound,anatomy-segmentation,dice,4.26,1,7.5,0.1\n",
-        encoding="utf-8",
+    lesions = a_row("profound", (456.2, 174, 1392), "lesion-segmentation", "average_precision", (0.018, 0.1))
+    rows = lesions, a_row("profound", (4.26, 1, 7.5))
+    assert note_of(tmp_path, *rows) == (
+        "Dice of anatomy segmentation on phantoms, in this project's transfer study of small networks: starting "
+        "ProFound from pretrained weights changed it from 0.800 to 0.834, a gain of +4.3 % (1.0 to 7.5). Gains above 0 "
+        "are better, in parentheses their 95 % intervals."
     )
-    assert transferNote("profound", ANATOMY, summary) == (
-        "In this project's transfer study of small networks, starting ProFound from pretrained weights changed the "
-        "Dice of anatomy segmentation on phantoms by +4.3 % (95 % interval 1.0 to 7.5 %); above 0 is better."
-    )
-    assert transferNote("provicnet", ANATOMY, summary) == ""
+    note = note_of(tmp_path, *rows, task="lesion-segmentation")
+    assert note.startswith("Average precision of lesion segmentation on phantoms, ")
+    assert "from 0.018 to 0.100, a gain of +456.2 % (174.0 to 1392.0)." in note
+    assert note_of(tmp_path, *rows, encoder="provicnet") == ""
 
 
 def test_each_pretraining_of_the_encoder_is_named_but_one_without_a_gain(tmp_path):
+    without = a_row("profound-contrastive", (NAN,) * 3)
     rows = [
-        "profound-mae,anatomy-segmentation,dice,0.31,-1,2,0.1",
-        "profound-contrastive,anatomy-segmentation,dice,,,,0.1",
-        "profound-synthetic,anatomy-segmentation,dice,3.14,1.3,5.1,0.1",
-        "provicnet-mae,anatomy-segmentation,dice,9,8,10,0.1",
+        a_row("profound-mae", (0.31, -1, 2), arms=(0.8, 0.802)),
+        without,
+        a_row("profound-synthetic", (3.14, 1.3, 5.1), arms=(0.8, 0.825)),
+        a_row("provicnet-mae", (9, 8, 10)),
     ]
-    (tmp_path / "summary.csv").write_text(HEAD + "\n".join(rows) + "\n", encoding="utf-8")
-    note = transferNote("profound", ANATOMY, tmp_path / "summary.csv")
-    assert note.endswith(
-        "changed the Dice of anatomy segmentation on phantoms by +0.3 % (95 % interval -1.0 to 2.0 %) with mae, +3.1 % "
-        "(95 % interval 1.3 to 5.1 %) with synthetic; above 0 is better."
-    )
-    (tmp_path / "summary.csv").write_text(HEAD + rows[1] + "\n", encoding="utf-8")
-    assert transferNote("profound", ANATOMY, tmp_path / "summary.csv") == ""
+    assert (
+        "from 0.800 to 0.802 with mae, a gain of +0.3 % (-1.0 to 2.0); 0.800 to 0.825 with synthetic, a "
+        "gain of +3.1 % (1.3 to 5.1). Gains"
+    ) in note_of(tmp_path, *rows)
+    assert note_of(tmp_path, without) == ""
 
 
 @pytest.mark.parametrize("encoder", ["profound", "provicnet"])
 @pytest.mark.parametrize("task", TASKS)
-def test_the_shipped_study_has_a_note_or_none_of_every_encoder_and_task(encoder, task):
+def test_the_shipped_study_has_a_note_of_every_encoder_and_task(encoder, task):
+    assert SUMMARY.is_file()
     note = transferNote(encoder, task)
-    assert note == "" or TASKS[task].title.lower() in note
+    assert TASKS[task].title.lower() in note
+    assert "n/a" not in note
 
 
 def test_what_was_not_measured_is_left_out(tmp_path):
-    (tmp_path / "summary.csv").write_text(f"{HEAD}profound,anatomy-segmentation,dice,-2,,,0.1\n", encoding="utf-8")
-    note = transferNote("profound", ANATOMY, tmp_path / "summary.csv")
-    assert note.endswith("changed the Dice of anatomy segmentation on phantoms by -2.0 %; above 0 is better.")
+    note = note_of(tmp_path, a_row("profound", (-2.0, NAN, NAN), arms=(0.8, 0.784)))
+    assert "from 0.800 to 0.784, a gain of -2.0 %. Gains" in note
 
 
 def test_a_gain_of_hundredths_of_a_percent_is_no_zero(tmp_path):
-    (tmp_path / "summary.csv").write_text(f"{HEAD}profound,{ANATOMY},dice,0.14,0.02,0.3,0.1\n", encoding="utf-8")
-    note = transferNote("profound", ANATOMY, tmp_path / "summary.csv")
-    assert "by +0.14 % (95 % interval 0.02 to 0.30 %);" in note
+    assert "a gain of +0.14 % (0.02 to 0.30)." in note_of(tmp_path, a_row("profound", (0.14, 0.02, 0.3)))
 
 
 def test_a_summary_without_its_columns_is_told(tmp_path):
     (tmp_path / "summary.csv").write_text("encoder,task\nprofound,anatomy-segmentation\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="must have the columns metric, rpg_high, rpg_low, rpg_percent, but"):
+    with pytest.raises(DatasetError, match=r"summary.csv must have the columns encoder,task,metric.*, but has enc"):
         transferNote("profound", ANATOMY, tmp_path / "summary.csv")

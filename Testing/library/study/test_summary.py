@@ -82,6 +82,7 @@ def test_the_interval_of_an_area_comes_from_what_was_said_of_each_case():
     )
     (row,) = summarize(StudyTables(runs, metrics))
     assert row.rpg_percent == pytest.approx(80)
+    assert (row.scratch, row.pretrained) == pytest.approx((5 / 9, 1))
     assert 0 < row.rpg_low < 80 < row.rpg_high
     (blind,) = summarize(StudyTables(runs, tuple(m for m in metrics if m.metric != "is_cspca")))
     assert blind.rpg_percent == pytest.approx(80)
@@ -120,7 +121,7 @@ def test_seeds_of_one_arm_alone_change_no_gain():
     assert (row.rpg_percent, row.rpg_low, row.rpg_high) == pytest.approx((20, 20, 20))
     apart = tuple(run for run in study.runs if (run.arm, run.seed) in {("scratch", 3), ("pretrained", 4)})
     (row,) = summarize(replace(study, runs=apart))
-    assert math.isnan(row.rpg_percent)
+    assert all(map(math.isnan, (row.rpg_percent, row.scratch, row.pretrained)))
 
 
 def test_an_arm_that_never_gets_there_saves_nothing_that_can_be_told():
@@ -157,7 +158,7 @@ def test_the_summary_has_the_columns_that_others_compute_from(tmp_path):
         (row,) = csv.DictReader(stream)
     assert ",".join(row) == (
         "encoder,task,metric,rpg_percent,rpg_low,rpg_high,d2p,d2p_low_bandwidth,d2p_high_bandwidth,"
-        "convergence_efficiency,device_hours_saved"
+        "convergence_efficiency,device_hours_saved,scratch,pretrained"
     )
     assert float(row["rpg_percent"]) == pytest.approx(20)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,7 +30,6 @@ from VFMTransferLib.evaluation.measures import (
     subject_title,
     unit_title,
 )
-from VFMTransferLib.study.tables import gain_decimals
 from VFMTransferLib.tasks import TASKS
 
 from ..inputs.exporting import drawnOn, ijkToWorld, labelOf
@@ -269,7 +267,6 @@ def _toRas(lps: list[float]) -> Ras:
 
 
 SUMMARY = Path(VFMTransferLib.__file__).resolve().parents[1] / "Resources" / "Study" / "summary.csv"
-_COLUMNS = {"encoder", "task", "metric", "rpg_percent", "rpg_low", "rpg_high"}
 
 
 def transferNote(encoder: str, task: str, summary: Path = SUMMARY) -> str:
@@ -279,34 +276,33 @@ def transferNote(encoder: str, task: str, summary: Path = SUMMARY) -> str:
         encoder: As the study names it, as `profound`; of one with several pretrainings each has a row, as
             `profound-synthetic`.
         task: The task.
-        summary: One row an encoder, task and metric.
+        summary: The table of a study, a row an encoder, or pretraining of it, and task.
 
     Raises:
-        ValueError: The file lacks a column, or its gain is no number.
+        DatasetError: The table cannot be understood.
     """
-    if not summary.is_file():
+    # scipy's statistics take longer to import than the module may to open.
+    from VFMTransferLib.study.overview import gain_text, metric_name, reached_text
+    from VFMTransferLib.study.summary import SummaryRow
+    from VFMTransferLib.study.tables import read_rows_if_any
+
+    own = {
+        row.encoder[len(encoder) + 1 :]: row
+        for row in read_rows_if_any(summary, SummaryRow)
+        if row.task == task and f"{row.encoder}-".startswith(f"{encoder}-") and not math.isnan(row.rpg_percent)
+    }
+    if not own:
         return ""
-    with summary.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    if rows and (missing := _COLUMNS - set(rows[0])):
-        raise ValueError(f"The study's summary must have the columns {', '.join(sorted(missing))}, but lacks them.")
-    own = [row for row in rows if row["task"] == task and f"{row['encoder']}-".startswith(f"{encoder}-")]
-    gains = [_gain(row, row["encoder"][len(encoder) + 1 :]) for row in own if row["rpg_percent"]]
-    if not gains:
-        return ""
-    metric = KINDS[own[0]["metric"]].title if own[0]["metric"] in KINDS else own[0]["metric"]
+    gains = [
+        f"{reached_text(row)}{f' with {pretraining}' if pretraining else ''}, a gain of {gain_text(row)}"
+        for pretraining, row in own.items()
+    ]
+    measure = metric_name(next(iter(own.values())).metric, task)
     return (
-        f"In this project's transfer study of small networks, starting {FAMILIES[encoder].title} from pretrained "
-        f"weights changed the {metric} of {TASKS[task].title.lower()} on phantoms by {', '.join(gains)}; above 0 is "
-        "better."
+        f"{measure.title} of {TASKS[task].title.lower()} on phantoms, in this project's transfer study of small "
+        f"networks: starting {FAMILIES[encoder].title} from pretrained weights changed it from {'; '.join(gains)}. "
+        "Gains above 0 are better, in parentheses their 95 % intervals."
     )
-
-
-def _gain(row: dict[str, str], pretraining: str) -> str:
-    percent, low, high = (float(row[name] or "nan") for name in ("rpg_percent", "rpg_low", "rpg_high"))
-    n = gain_decimals(percent, low, high)
-    interval = "" if math.isnan(low) else f" (95 % interval {low:.{n}f} to {high:.{n}f} %)"
-    return f"{percent:+.{n}f} %{interval}" + (f" with {pretraining}" if pretraining else "")
 
 
 COLUMNS = {
