@@ -7,6 +7,7 @@ and the slice that holds most of it. So all arms show the same, and none is chos
                                    truth.png                          what it should give
                                    <encoder>-<arm>.png                what it gives
                                    <encoder>-<arm>-difference.png     of images: minus the truth
+                                   <encoder>-<arm>-probability.png    of lesions: what candidates are ranked by
                                    <encoder>-<arm>.json               an `Example`
 
 Each arm has a file of its own, so that trainings that end at the same time do not write over each other.
@@ -49,7 +50,7 @@ EXAMPLES = "examples"
 FIELD_MM = 80.0
 MM_PER_PIXEL = 0.5
 GRAYS = 40  # levels of a picture; fewer would show as steps, more would only keep a file's noise
-TRUTH, DIFFERENCE = "truth.png", "difference"
+TRUTH, DIFFERENCE, PROBABILITY = "truth.png", "difference", "probability"
 TRUE_OUTLINE = "truth"
 DIFFERENCE_SHARE = 0.25  # of the gray window, from which on a difference has its full color
 _HALF = 0.5
@@ -182,6 +183,7 @@ class Example:
         scores: Measure → this arm's value on this case.
         truth, picture: What it should give, and what it gives; None of a classification.
         difference: `picture` minus `truth`, of images.
+        probability: Of lesions, white where it is highest in the whole case, since thresholds often find nothing.
         outlines: What is outlined → its color, of segmentations.
         classes, true_class: Class → probability, and the case's own, of a classification.
         attribution: Whom to name beside its pictures, of a public case.
@@ -200,6 +202,7 @@ class Example:
     truth: Picture | None = None
     picture: Picture | None = None
     difference: Picture | None = None
+    probability: Picture | None = None
     outlines: dict[str, Color] = field(default_factory=dict)
     classes: dict[str, float] = field(default_factory=dict)
     true_class: str | None = None
@@ -212,7 +215,7 @@ class Example:
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        shown = (*self.inputs, self.truth, self.picture, self.difference)
+        shown = (*self.inputs, self.truth, self.picture, self.difference, self.probability)
         return tuple(picture for picture in shown if picture is not None)
 
     def folder(self, study: Path) -> Path:
@@ -382,12 +385,26 @@ def _outlined(
     shown = found if whole is None else {TRUE_OUTLINE: whole, **found}
     pictures[own] = _outlines_png(view, values, window, shown)
     unit = unit_of(str(MRSequence.T2W))
+    if TASKS[labeled.task].finds_lesions:
+        example = _with_probability(example, result, view, {} if whole is None else {TRUE_OUTLINE: whole}, pictures)
     return replace(
         example,
         truth=Picture(TRUTH, "Truth", *window, unit) if truth else None,
         picture=Picture(own, "Result", *window, unit),
         outlines={name: _color(name) for name in {**truth, **shown}},
     )
+
+
+def _with_probability(
+    example: Example, result: Result, view: View, truth: Mapping[str, Volume], pictures: dict[str, bytes]
+) -> Example:
+    """The probability of a lesion with the truth's outline, up to the highest of the case, wherever that lies."""
+    probability = result.probabilities[Label.CSPCA]
+    window, file = (0.0, float(probability.array.max())), f"{example.name}-{PROBABILITY}.png"
+    if window[1] <= 0:  # a baseline that marks nothing
+        return example
+    pictures[file] = _outlines_png(view, view.voxels(probability), window, truth)
+    return replace(example, probability=Picture(file, f"Probability of {Label.CSPCA}", *window, ""))
 
 
 def _restored(

@@ -35,6 +35,7 @@ SHIPPED = Path(__file__).parents[3] / "Resources" / "Study"
 SOURCE = Provenance("b", "B", "", "", "none", "cpu")
 # 48 x 40 mm in voxels that are longer than wide; z points to superior.
 GRID = Geometry((48, 20, 7), (1.0, 2.0, 3.0), (-24.0, -20.0, 5.0))
+TRUE = (126, 231, 135)
 CSPCA, PROSTATE = LABEL_TERMS[Label.CSPCA].color, LABEL_TERMS[Label.PROSTATE].color
 RIGHT_ANTERIOR = np.s_[:, 2:5, 4:10]
 
@@ -123,6 +124,26 @@ def test_a_result_is_outlined_over_the_truth(tmp_path):
     assert not inside.any()
     _, of_truth = np.nonzero(is_of(pixels(tmp_path, "truth.png"), CSPCA))
     assert (of_truth.min(), of_truth.max()) == pytest.approx((24, 39), abs=1)
+
+
+def test_a_lesions_probability_is_white_where_the_case_has_its_highest(tmp_path):
+    """Also where nothing reaches the threshold, so that the result itself shows nothing."""
+    array = np.zeros(GRID.shape, np.float32)
+    array[4, 8:12, 14:19], array[4, 8:12, 28:34], array[0, 8:12, 28:34] = 0.01, 0.02, 0.04
+    result = replace(lesion_result(box(z=slice(0, 0))), probabilities={str(Label.CSPCA): volume(array)})
+    (example,) = write_examples(tmp_path, "e", "scratch", [(result, lesion_study())])
+    assert (example.probability.low, example.probability.high) == pytest.approx((0, 0.04))
+    picture = pixels(tmp_path, example.probability.file)
+    assert is_of(picture, TRUE).any()
+    shares = picture[~is_of(picture, TRUE)].max(axis=1) / 255
+    assert all(np.isclose(shares, share, atol=0.02).any() for share in (0, 0.25, 0.5))
+    assert shares.max() < 0.7  # the highest lies in another slice
+    nothing = lesion_result(box(z=slice(0, 0)))
+    (example,) = write_examples(tmp_path, "e", "scratch", [(nothing, lesion_study())])
+    assert example.probability is None
+    patient = lesion_study(is_phantom=False)
+    (example,) = write_examples(tmp_path, "e", "scratch", [(result, patient)])
+    assert not is_of(pixels(tmp_path, example.probability.file, data="real"), TRUE).any()
 
 
 def test_the_difference_is_black_where_there_is_none_and_says_which_way_it_goes(tmp_path):
