@@ -44,6 +44,12 @@ def add_study(commands: Commands) -> None:
     parser.add_argument("--resume", action="store_true", help="continue in a folder that has results")
     parser.add_argument("--real", type=Path, metavar="FOLDER", help="folder of the real cases that the study names")
     parser.add_argument(
+        "--networks",
+        type=Path,
+        metavar="FOLDER",
+        help="train nothing: measure the networks of the study in this folder on the test cases of this one",
+    )
+    parser.add_argument(
         "--only",
         action="append",
         default=[],
@@ -79,7 +85,9 @@ def run_study(args: argparse.Namespace) -> None:
     from ..core.errors import BatchError
     from ..study.sweep import open_sweep, run_sweep
 
-    opened = open_sweep(args.output, args.config, real=args.real, resume=args.resume, only=only or None)
+    opened = open_sweep(
+        args.output, args.config, real=args.real, resume=args.resume, only=only or None, networks=args.networks
+    )
     with opened as sweep, shown_progress(sweep) as observer:
         failures = run_sweep(sweep, scheduler=args.scheduler, count=count, observer=observer)
     print("\n".join([*sweep.notes, str(args.output)]))
@@ -91,7 +99,7 @@ def run_study(args: argparse.Namespace) -> None:
 
 
 def run_report(args: argparse.Namespace) -> None:
-    for name in ("config", "resume", "real", "only", "workers", "scheduler"):
+    for name in ("config", "resume", "real", "networks", "only", "workers", "scheduler"):
         if getattr(args, name):
             args.parser.error(f"--{name} has no effect on a report, which is of the folder's tables; leave it out")
     from ..report.study_page import write_study_report

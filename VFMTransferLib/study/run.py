@@ -11,8 +11,8 @@ import json
 import math
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ..bundles.bundle import read_bundle
 from ..bundles.weights import bundle_encoder_weights
 from ..core import __version__
 from ..core.decoding import to_json
-from ..core.errors import DatasetError
+from ..core.errors import ConfigError, DatasetError
 from ..core.files import write_file
 from ..core.result import Result
 from ..core.terms import OnProgress
@@ -46,48 +46,114 @@ from ..training.finetune import (
 )
 from ..training.loop import CHECKPOINT, Run, checkpoint_folder, read_checkpoint
 from ..training.pretrain import pretrain, pretrain_config, write_pretrained
-from .config import REAL, RunKey, StudyConfig, resized, split_arm
+from .config import REAL, RunKey, StudyConfig, planned_runs, resized, split_arm
 from .examples import write_examples
 from .features import distance_rows, encoder_features, feature_cases
-from .tables import CandidateRow, CurveRow, DistanceRow, MetricRow, RunResult, RunRow, write_result
+from .tables import CandidateRow, CurveRow, DistanceRow, MetricRow, RunResult, RunRow, read_result, write_result
 from .workspace import Workspace, phantoms_of_pretraining, real_cases, run_cases, shared_test_cases, split_of_run
 
+_STAMP = "config.sha256"
 SCORE = "score"  # the primary measure in a training's history
 # Stochastic depth draws from the process's own random state, so that a process trains one network at a time.
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def run_one(run: RunKey, config: StudyConfig, workspace: Workspace, on_progress: OnProgress | None = None) -> RunResult:
+@dataclass(frozen=True)
+class TrainedStudy:
+    """A study whose finished trainings another one measures on test cases of its own; nothing of it is changed."""
+
+    config: StudyConfig
+    workspace: Workspace
+
+    def require(self, run: RunKey, config: StudyConfig) -> None:
+        """Require the finished training of a run, made as a configuration states it.
+
+        Raises:
+            ConfigError: It states another training; test phantoms and real cases that only test may differ.
+            DatasetError: It is not finished here, or its checkpoint is missing.
+        """
+        name = self.workspace.folder.name
+        sha256 = run_sha256(run, self.config) if run in planned_runs(self.config) else None
+        if sha256 is None or run_sha256(run, _with_tests_of(config, self.config)) != sha256:
+            raise ConfigError(
+                f"The training of '{run.title}' must be configured as in '{name}', but for test phantoms and real "
+                f"cases, but is not. Start from {name}/config.yaml."
+            )
+        found = read_result(self.workspace, run)
+        folders = [self.workspace.training(one) for one in _training_names(run, training_configs(run, self.config))]
+        if found is None or found.config_sha256 != sha256 or not all(_is_finished(one, sha256) for one in folders):
+            raise DatasetError(
+                f"'{name}' must hold the finished training of '{run.title}' in its work folder, but does not. Finish "
+                "it there with --resume, or leave it out with --only."
+            )
+
+    def training(self, run: RunKey, config: StudyConfig) -> Run:
+        """The finished training of a run; errors as of `require`."""
+        self.require(run, config)
+        return trained_run(run, self.config, self.workspace)
+
+
+def _is_finished(folder: Path, sha256: str) -> bool:
+    """Whether a folder holds a training of some settings: its result is written when it has ended."""
+    stamp = folder / _STAMP
+    return (folder / CHECKPOINT).is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == sha256
+
+
+def _with_tests_of(config: StudyConfig, other: StudyConfig) -> StudyConfig:
+    """A configuration with the test phantoms of another one."""
+    tasks = dict(config.tasks)
+    for task, settings in tasks.items():
+        theirs = other.tasks[task].phantoms if task in other.tasks else None
+        if settings.phantoms is not None and theirs is not None:
+            tasks[task] = replace(settings, phantoms=replace(settings.phantoms, test=theirs.test))
+    return replace(config, phantoms=replace(config.phantoms, test=other.phantoms.test), tasks=tasks)
+
+
+def run_one(
+    run: RunKey,
+    config: StudyConfig,
+    workspace: Workspace,
+    on_progress: OnProgress | None = None,
+    networks: TrainedStudy | None = None,
+) -> RunResult:
     """Do one run, or resume it where it was stopped, and write its result; the pretraining that it needs must be done.
 
-    What `on_progress` raises stops the run. BundleError if the pretraining is missing, DatasetError if a case lacks
-    what its task needs, OutputError if the folder cannot be written.
+    With `networks` their training is measured instead. What `on_progress` raises stops the run. BundleError if the
+    pretraining is missing, DatasetError if a case lacks what its task needs, OutputError if the folder cannot be
+    written, ConfigError and DatasetError of `TrainedStudy.require`.
     """
+    report = on_progress or (lambda _line, _share: None)
     with _ONE_AT_A_TIME:
         torch.set_num_threads(1)
-        do = _pretrain if run.is_pretraining else _train_and_measure
-        result = do(run, config, workspace, on_progress or (lambda _line, _share: None))
+        if run.is_pretraining:
+            result = _pretrain(run, config, workspace, report)
+        else:
+            result = _train_and_measure(run, config, workspace, report, networks)
         write_result(result, workspace)
         return result
 
 
-def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, report: OnProgress) -> RunResult:
+def _train_and_measure(
+    run: RunKey, config: StudyConfig, workspace: Workspace, report: OnProgress, networks: TrainedStudy | None
+) -> RunResult:
     """A training or a baseline: its results on the test phantoms and, apart from them, on real cases."""
-    task = run.task
-    cases = run_cases(run, config, workspace, report)
+    task, is_measured_only = run.task, networks is not None and run.is_trained
+    cases = run_cases(run, config, workspace, report, only_test=is_measured_only)
     test, real = cases.select(cases.split.test), [] if run.labelled_cases else real_cases(config, task, workspace)
     training: Run | None = None
     distances: list[DistanceRow] = []
     results: Callable[[Iterable[LabeledCase]], Iterator[tuple[Result, LabeledCase]]]
     if run.is_trained:
-        spec, training = training_config(run, config).model, trained_run(run, config, workspace, report)
+        spec = training_config(run, config).model
+        training = trained_run(run, config, workspace, report) if networks is None else networks.training(run, config)
         network = averaged_network(training, spec)
         report("measuring", 1.0)
         results = partial(results_of, network, spec)
         if run.needs is not None and not run.labelled_cases:  # how far features moved on the same cases for all tasks
             shared = feature_cases(shared_test_cases(config, task, workspace), spec)
             before = build_network(spec)
-            load_encoder(before, spec, bundle_encoder_weights(read_bundle(workspace.pretrained(run.label))))
+            start = (workspace if networks is None else networks.workspace).pretrained(run.label)
+            load_encoder(before, spec, bundle_encoder_weights(read_bundle(start)))
             first, last = (encoder_features(each, spec, shared) for each in (before.eval(), network))
             distances = distance_rows(first, last, run.label, task, run.seed)
     else:
@@ -183,9 +249,9 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     if len(settings) == 1:
         return _trained(settings[0], run, config, workspace, run.name, on_progress)
     trainings = []
-    for number, one in enumerate(settings, start=1):
+    for number, (one, name) in enumerate(zip(settings, _training_names(run, settings), strict=True), start=1):
         report = None if on_progress is None else _part_of(on_progress, number, len(settings))
-        trainings.append(_trained(one, run, config, workspace, f"{run.name}.rate-{number}", report))
+        trainings.append(_trained(one, run, config, workspace, name, report))
     scores = [_validated(training, TASKS[run.task].higher_is_better) for training in trainings]
     if max(scores) == -math.inf:
         raise DatasetError(
@@ -193,6 +259,11 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
             "must show what is scored, as a cancer, or both classes. Use more of them."
         )
     return trainings[scores.index(max(scores))]
+
+
+def _training_names(run: RunKey, settings: Sequence[FinetuneConfig]) -> list[str]:
+    """The folders of a run's trainings, one for each of its rates."""
+    return [run.name] if len(settings) == 1 else [f"{run.name}.rate-{i}" for i in range(1, len(settings) + 1)]
 
 
 def _candidate_rows(run: RunKey, scores: Scores, data: str) -> tuple[CandidateRow, ...]:
@@ -261,7 +332,7 @@ def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: On
 
 def _require_stamp(folder: Path, sha256: str) -> None:
     """Empty a training's folder that is of other settings."""
-    stamp = folder / "config.sha256"
+    stamp = folder / _STAMP
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != sha256:
         shutil.rmtree(folder, ignore_errors=True)
         write_file(stamp, sha256)

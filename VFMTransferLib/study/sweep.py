@@ -32,7 +32,7 @@ from ..core.terms import phantom_name
 from ..inference.doctor import why_no_bfloat16
 from .config import CONFIG, REAL, RunKey, StudyConfig, planned_runs, read_config, selected_runs
 from .examples import remove_unshown
-from .run import precision_of, run_one, run_sha256
+from .run import TrainedStudy, precision_of, run_one, run_sha256
 from .tables import RUNS, RunResult, collect_tables, read_result, read_tables, results_in, write_result, write_tables
 from .workspace import Workspace, split_of
 
@@ -80,20 +80,26 @@ class Unobserved(SweepObserver):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A study that this process has open, with a token of `Workspace.locked`, and the wanted runs in their order."""
+    """A study that this process has open, with a token of `Workspace.locked`, and the wanted runs in their order; with
+    `networks` it trains nothing, but measures theirs.
+    """
 
     config: StudyConfig
     workspace: Workspace
     runs: tuple[RunKey, ...]
     token: str
+    networks: TrainedStudy | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is not measured, in sentences."""
-        if self.config.real is None or self.workspace.real is not None:
-            return ()
-        trained = " and train nothing" if any(self.config.real.leave_out.values()) else ""
-        return (f"Real cases are not measured{trained}: --real does not name their folder.",)
+        """Where its networks come from, and what is not measured, in sentences."""
+        notes = []
+        if self.networks is not None:
+            notes.append(f"The networks are those that '{self.networks.workspace.folder.name}' trained.")
+        if self.config.real is not None and self.workspace.real is None:
+            trained = " and train nothing" if any(self.config.real.leave_out.values()) else ""
+            notes.append(f"Real cases are not measured{trained}: --real does not name their folder.")
+        return tuple(notes)
 
     def pending(self) -> list[RunKey]:
         """The wanted runs without a result of their present settings and of all real cases at hand, in their order.
@@ -152,6 +158,7 @@ def open_sweep(
     real: Path | None = None,
     resume: bool = False,
     only: Mapping[str, Iterable[str]] | None = None,
+    networks: Path | None = None,
 ) -> Iterator[Sweep]:
     """Begin a study in a new or empty folder, or open one; no other process can while the context lasts.
 
@@ -160,10 +167,11 @@ def open_sweep(
         real: Folder of the real cases that the configuration names.
         resume: Continue in a folder that has results. A run whose settings have changed is trained again.
         only: Column → values: the runs that are wanted; all by default.
+        networks: Folder of another study, whose trainings are measured instead of new ones.
 
     Raises:
-        ConfigError: The configuration is missing or wrong, or no run is wanted.
-        DatasetError: A real case is missing, or an example cannot be understood.
+        ConfigError: The configuration is missing or wrong, no run is wanted, or one is trained otherwise in `networks`.
+        DatasetError: A real case or a training of `networks` is missing, or an example cannot be understood.
         OutputError: Another process has it open; another version of the library trained in it; or the folder holds a
             study already, or something else, or cannot be written.
     """
@@ -173,6 +181,12 @@ def open_sweep(
         raise ConfigError(f"A study needs a configuration, but there is no {CONFIG}. Name one with --config.")
     config = read_config(path)
     runs = planned_runs(config) if only is None else selected_runs(planned_runs(config), only)
+    trained = None if networks is None else _trained_study(networks, folder)
+    if trained is not None:
+        runs = tuple(run for run in runs if not run.is_pretraining)
+        for run in runs:
+            if run.is_trained:
+                trained.require(run, config)
     if real is not None and config.real is None:
         raise ConfigError("The configuration must name the real cases for --real, but names none. Add a part 'real'.")
     if real is not None and config.real is not None:
@@ -200,11 +214,29 @@ def open_sweep(
         with writing(folder):
             for within in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
                 remove_leftovers(within)
-        sweep = Sweep(config, workspace, runs, token)
+        sweep = Sweep(config, workspace, runs, token, trained)
         write_file(folder / CONFIG, path.read_text(encoding="utf-8"))
         write_file(folder / SPLIT, json.dumps(_split_document(sweep), indent=2) + "\n")
         remove_unshown(folder, config)
         yield sweep
+
+
+def _trained_study(folder: Path, other: Path) -> TrainedStudy:
+    """The study whose networks another one measures.
+
+    Raises:
+        ConfigError: Its configuration is missing or wrong.
+        DatasetError: It is no study with its work folder, or the other one.
+        OutputError: Another version of the library trained in it.
+    """
+    workspace = Workspace(folder.absolute())
+    if workspace.is_untouched or folder.resolve() == other.resolve():
+        raise DatasetError(
+            f"The networks must come from another study's folder with its work folder, but '{folder.name}' is none. "
+            "Name the folder in which they were trained."
+        )
+    workspace.require_library()
+    return TrainedStudy(read_config(folder / CONFIG), workspace)
 
 
 def _restore_results(workspace: Workspace, config: StudyConfig) -> None:
@@ -248,7 +280,8 @@ def run_sweep(
                     f"The worker at {address} must see the study's folder under the same path, but does not. "
                     "Choose a folder on a disk that all machines share."
                 )
-        _require_bfloat16(client, pending, sweep.config)
+        if sweep.networks is None:
+            _require_bfloat16(client, pending, sweep.config)
         return run_on(client, sweep, pending, observer or Unobserved())
 
 
@@ -294,7 +327,7 @@ def run_on(client: Client, sweep: Sweep, pending: list[RunKey], observer: SweepO
                     observer.failed(run, failures[run])
                 elif len(active) < slots and run.needs not in waiting:
                     pending.remove(run)
-                    arguments = (run, sweep.config, sweep.workspace, sweep.token)
+                    arguments = (run, sweep.config, sweep.workspace, sweep.token, sweep.networks)
                     future = client.submit(_run_on_worker, *arguments, key=f"{run.name}-{sweep.token}", pure=False)
                     active[run.name] = (run, future)
                     observer.started(run)
@@ -323,7 +356,9 @@ def run_on(client: Client, sweep: Sweep, pending: list[RunKey], observer: SweepO
     return failures
 
 
-def _run_on_worker(run: RunKey, config: StudyConfig, workspace: Workspace, token: str) -> None:
+def _run_on_worker(
+    run: RunKey, config: StudyConfig, workspace: Workspace, token: str, networks: TrainedStudy | None
+) -> None:
     from distributed import get_worker
 
     worker = get_worker()
@@ -334,7 +369,7 @@ def _run_on_worker(run: RunKey, config: StudyConfig, workspace: Workspace, token
         worker.log_event(f"{_TOPIC}-{token}", (run.name, line, share))
 
     report("starts", 0.0)
-    run_one(run, config, workspace, report)
+    run_one(run, config, workspace, report, networks)
 
 
 def _reason(error: BaseException | None) -> BaseException:

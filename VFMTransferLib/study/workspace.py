@@ -168,15 +168,22 @@ def task_cases(
 
 
 def run_cases(
-    run: RunKey, config: StudyConfig, workspace: Workspace, on_progress: OnProgress | None = None
+    run: RunKey,
+    config: StudyConfig,
+    workspace: Workspace,
+    on_progress: OnProgress | None = None,
+    *,
+    only_test: bool = False,
 ) -> LabeledDataset:
-    """The cases of a run, read where they are asked for.
+    """The cases of a run, or those that test it, read where they are asked for.
 
     Raises:
         DatasetError: A phantom's file is damaged, or a real case is missing.
         OutputError: As of `PhantomStore`.
     """
     split, real = split_of_run(run, config), {}
+    if only_test:
+        split = Split((), (), split.test)
     if run.trained_on == REAL:
         if workspace.real is None:
             raise DatasetError(f"The run '{run.title}' needs the folder of real cases. Name it with --real.")

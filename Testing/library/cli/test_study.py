@@ -107,6 +107,7 @@ def test_parts_of_the_runs_add_up(monkeypatch):
         (["--only", "seed"], "--only must be KEY=VALUE"),
         (["--real", "cases", "report", "folder"], "--real has no effect on a report"),
         (["--only", "seed=0", "report", "folder"], "--only has no effect on a report"),
+        (["--networks", "other", "report", "folder"], "--networks has no effect on a report"),
     ],
 )
 def test_options_of_a_study_that_have_no_effect_are_refused(words, message, capsys):

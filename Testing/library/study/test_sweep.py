@@ -28,7 +28,8 @@ from VFMTransferLib.study.workspace import Workspace
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 900.0
 TASK = "anatomy-segmentation"
-TWO_SEEDS = {"seed": ["0", "1"]}
+IMAGES = "adc-translation"
+TWO_SEEDS, FIRST_SEED = {"seed": ["0", "1"]}, {"seed": ["0"]}
 
 
 def a_small_study() -> dict:
@@ -38,6 +39,10 @@ def a_small_study() -> dict:
     document["encoders"]["profound"]["pretraining"]["phantoms"]["count"] = 1
     document["phantoms"]["train"]["count"] = 1
     return document
+
+
+def a_study_of_images() -> dict:
+    return a_small_study() | {"tasks": {IMAGES: {"profound": {"steps": 2}}}, "measurements": 1}
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +230,89 @@ def test_a_mark_of_a_running_study_that_cannot_be_is_none(tmp_path, content):
         assert not workspace.is_running(token)
         with pytest.raises(OutputError, match="The study is already run by process"), workspace.locked():
             pytest.fail("Two processes run one study.")
+
+
+@pytest.fixture(scope="module")
+def of_images(tmp_path_factory) -> Path:
+    """A study whose networks differ in what they give, run by this process."""
+    folder = tmp_path_factory.mktemp("images")
+    sweep = prepared_sweep(folder / "study", write_config(folder, a_study_of_images()), only=FIRST_SEED)
+    for run in sweep.runs:
+        run_one(run, sweep.config, sweep.workspace)
+    sweep.collect()
+    return folder / "study"
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_same_test_cases_give_the_same_tables_by_the_networks_of_a_study(of_images, tmp_path):
+    config = of_images / "config.yaml"
+    sweep = prepared_sweep(tmp_path / "again", config, only=FIRST_SEED, networks=of_images)
+    before = files_of(of_images)
+    for run in sweep.runs:
+        run_one(run, sweep.config, sweep.workspace, networks=sweep.networks)
+    sweep.collect()
+    found, wanted = read_tables(tmp_path / "again"), read_tables(of_images)
+    assert found == wanted
+    assert {run.arm for run in found.runs} == {"trivial", "scratch", "pretrained"}
+    assert found.distances
+    assert files_of(of_images) == before
+    assert not (tmp_path / "again" / "work" / "cells").exists()
+    assert not (tmp_path / "again" / "work" / "pretrained").exists()
+
+
+def test_the_networks_of_a_study_are_measured_on_further_phantoms(of_images, tmp_path, capsys):
+    document = a_study_of_images()
+    document["phantoms"]["test"] = {"first_seed": 3000, "count": 4}
+    config = write_config(tmp_path, document)
+    words = ["--networks", str(of_images), "--only", "seed=0", "--only", "arm=scratch,pretrained", "--workers", "1"]
+    assert main(["study", "--config", str(config), *words, "-o", str(tmp_path / "further")]) == 0
+    assert "The networks are those that 'study' trained." in capsys.readouterr().out
+    found, trained = read_tables(tmp_path / "further"), read_tables(of_images)
+    assert {row.case for row in found.metrics} == {f"phantom-{seed}" for seed in range(3000, 3004)}
+    assert {row.n_test_cases for row in found.runs} == {4}
+    arms = [run for run in trained.runs if run.arm != "trivial"]
+    assert [(run.arm, run.seed, run.steps, run.device_seconds) for run in found.runs] == [
+        (run.arm, run.seed, run.steps, run.device_seconds) for run in arms
+    ]
+    assert [run.value for run in found.runs] != [run.value for run in arms]
+    assert found.curves == trained.curves
+    # Only what tests was made.
+    phantoms = (tmp_path / "further" / "work" / "phantoms").iterdir()
+    assert {path.name.split("-")[1] for path in phantoms} == {f"00{seed}" for seed in range(3000, 3004)}
+
+
+def test_networks_that_are_not_those_of_the_configuration_are_refused(of_images, tmp_path, capsys):
+    study = tmp_path / "trained"
+    shutil.copytree(of_images, study)
+    before = files_of(study)
+    document = a_study_of_images()
+    document["tasks"][IMAGES]["profound"]["steps"] = 3
+    other = write_config(tmp_path, document)
+    same = study / "config.yaml"
+
+    def refused(config, networks, seeds="0", folder="out"):
+        words = ["--config", str(config), "--networks", str(networks), "--only", f"seed={seeds}"]
+        assert main(["study", *words, "-o", str(tmp_path / folder)]) == 1
+        assert not (tmp_path / "out").exists()
+        return capsys.readouterr().err
+
+    title = f"'{IMAGES}, profound, scratch, seed 0'"
+    assert f"The training of {title} must be configured as in 'trained', but for test" in refused(other, study)
+    document = a_study_of_images()
+    document["tasks"]["super-resolution"] = document["tasks"][IMAGES]
+    more = write_config(tmp_path, document)
+    assert "super-resolution, profound, scratch, seed 0' must be configured as in" in refused(more, study)
+    assert "must hold the finished training of" in refused(same, study, "0,2")
+    assert "must come from another study's folder" in refused(same, study, folder="trained")
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    for name in ("config.yaml", "runs.csv"):
+        shutil.copyfile(study / name, tables / name)
+    assert "must come from another study's folder with its work folder, but 'tables'" in refused(same, tables)
+    assert files_of(tables).keys() == {"config.yaml", "runs.csv"}
+    assert files_of(study) == before
+    (study / "work" / "cells" / f"{IMAGES}.profound.scratch.0" / "checkpoint.pt").unlink()
+    assert f"must hold the finished training of {title}" in refused(same, study)
