@@ -123,6 +123,12 @@ def test_the_matrix_reads_encoder_by_encoder(page, summary):
         row = re.search(rf'<tr><th scope="row">{title}</th>.*?</tr>', part(page, "matrix"), re.DOTALL).group()
         shown = re.findall(r"<td.*?</td>", row, re.DOTALL)
         assert [values(one)[0] for one in shown] == [gains[encoder, str(task)] for task in TASKS]
+        of_arms = {
+            row["task"]: [float(row["scratch"]), float(row["pretrained"])]
+            for row in summary
+            if row["encoder"] == encoder
+        }
+        assert [values(one)[-2:] for one in shown] == [of_arms[str(task)] for task in TASKS]
 
 
 def test_negative_gains_stay_and_unsure_ones_are_marked(page, summary):
