@@ -129,11 +129,14 @@ def add_forecast(commands: Commands) -> None:
 def run_forecast(args: argparse.Namespace) -> None:
     from ..study.advice import forecast_lines
     from ..study.estimators import try_estimators
-    from ..study.tables import without_nan
+    from ..study.forecast import lacking_seeds
+    from ..study.tables import read_tables, without_nan
 
     with progress_lines() as on_progress:
         forecasts = try_estimators(args.study, args.output, resume=args.resume, on_progress=on_progress)
-    print_answer(args, {"forecasts": [without_nan(asdict(row)) for row in forecasts]}, forecast_lines(forecasts))
+    lacking = lacking_seeds(read_tables(args.study).runs) if forecasts else ()
+    lines = forecast_lines(forecasts, lacking)
+    print_answer(args, {"forecasts": [without_nan(asdict(row)) for row in forecasts]}, lines)
 
 
 def add_advise(commands: Commands) -> None:

@@ -50,11 +50,23 @@ def advise(task: str, finished: FinishedStudy) -> Advice:
     """What a finished study found for a task."""
     measured = tuple(row for row in finished.summary if row.task == task)
     few_labels = tuple(row for row in finished.few_labels if row.task == task)
-    return Advice(task, verdict(finished.forecasts), finished.forecasts, measured, few_labels)
+    stated = verdict(finished.forecasts, finished.lacking_seeds)
+    return Advice(task, stated, finished.forecasts, measured, few_labels)
 
 
-def verdict(rows: Sequence[ForecastRow]) -> str:
-    """Whether any estimator predicts better than chance which task gains from which pretraining, in a sentence."""
+def verdict(rows: Sequence[ForecastRow], lacking_seeds: Sequence[str] = ()) -> str:
+    """Whether any estimator predicts better than chance which task gains from which pretraining, in a sentence, and
+    where tasks lack seeds another on that.
+    """
+    if not (rows and lacking_seeds):
+        return _verdict(rows)
+    tasks = ", ".join(TASKS[task].title.lower() if task in TASKS else task for task in lacking_seeds)
+    return (
+        f"{_verdict(rows)} The study is not finished: seeds of {tasks} are missing, with which all of this may change."
+    )
+
+
+def _verdict(rows: Sequence[ForecastRow]) -> str:
     if not rows:
         return (
             "Not known: no estimator was tried on this study. Nothing can be said before fine-tuning; measure both "
@@ -109,7 +121,7 @@ def _line(row: SummaryRow | EfficiencyRow, cases: str) -> str:
     return f"  {row.encoder:22}{cases:13}{measure:19}{reached_text(row):17}{gain_text(row)}{unsure}"
 
 
-def forecast_lines(rows: Sequence[ForecastRow]) -> list[str]:
+def forecast_lines(rows: Sequence[ForecastRow], lacking_seeds: Sequence[str] = ()) -> list[str]:
     """How well each estimator orders the gains, as a table for a terminal, and what follows."""
     if not rows:
         return ["Too few tasks have estimates and a gain: three are needed."]
@@ -117,4 +129,4 @@ def forecast_lines(rows: Sequence[ForecastRow]) -> list[str]:
     for row in rows:
         numbers = f"{row.n_cells:4}{row.tau_weighted:14.2f}{row.p_value:9.3f}{row.rho_within:18.2f}"
         lines.append(f"{row.estimator:12}{numbers}")
-    return [*lines, verdict(rows)]
+    return [*lines, verdict(rows, lacking_seeds)]

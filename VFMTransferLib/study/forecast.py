@@ -11,6 +11,7 @@ have, so that every order has the same pairs. All of this is ours.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, permutations, product
@@ -19,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from .config import split_arm
 from .label_efficiency import EFFICIENCY, EfficiencyRow, label_efficiency
-from .summary import SummaryRow, rank_correlations, ranked_within_encoders, summarize
-from .tables import RUNS, read_rows, read_rows_if_any, read_tables, write_rows
+from .summary import BOTH, SummaryRow, rank_correlations, ranked_within_encoders, summarize
+from .tables import RUNS, RunRow, read_rows, read_rows_if_any, read_tables, write_rows
 
 ESTIMATES, FORECAST = "estimates.csv", "forecast.csv"
 FEW_LABELS = "label-efficiency"
@@ -83,11 +85,23 @@ class FinishedStudy:
 
     Attributes:
         few_labels: What was gained with few labeled cases, by the study itself and those in its folder `FEW_LABELS`.
+        lacking_seeds: Tasks of which an arm has fewer seeds than those of others, so that gains may still change order.
     """
 
     summary: tuple[SummaryRow, ...] = ()
     forecasts: tuple[ForecastRow, ...] = ()
     few_labels: tuple[EfficiencyRow, ...] = ()
+    lacking_seeds: tuple[str, ...] = ()
+
+
+def lacking_seeds(runs: Iterable[RunRow]) -> tuple[str, ...]:
+    """The tasks of which an arm that all cases train has fewer seeds than those of others."""
+    seeds: dict[tuple[str, str, str], set[int]] = defaultdict(set)
+    for run in runs:
+        if split_arm(run.arm)[0] in BOTH and not run.labelled_cases:
+            seeds[run.task, run.encoder, run.arm].add(run.seed)
+    most = max(map(len, seeds.values()), default=0)
+    return tuple(dict.fromkeys(task for (task, _, _), own in seeds.items() if len(own) < most))
 
 
 def read_finished_study(folder: Path, task: str | None = None) -> FinishedStudy:
@@ -103,7 +117,8 @@ def read_finished_study(folder: Path, task: str | None = None) -> FinishedStudy:
     few_labels = list(label_efficiency(own))
     for path in sorted((folder / FEW_LABELS).rglob(EFFICIENCY)):
         few_labels += [row for row in read_rows(path, EfficiencyRow) if task in (None, row.task)]
-    return FinishedStudy(summarize(own), read_rows_if_any(folder / FORECAST, ForecastRow), tuple(few_labels))
+    forecasts = read_rows_if_any(folder / FORECAST, ForecastRow)
+    return FinishedStudy(summarize(own), forecasts, tuple(few_labels), lacking_seeds(tables.runs))
 
 
 def points_of(estimates: Iterable[EstimateRow], summary: Iterable[SummaryRow]) -> dict[str, tuple[Point, ...]]:

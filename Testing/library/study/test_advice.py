@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from small_sweeps import a_document, prepared_sweep, write_config
@@ -76,6 +77,26 @@ def test_an_estimator_that_beats_chance_is_named():
         "rank correlation 0.90). Whether that holds for other data is not known; measure both arms."
     )
     assert "contains 0" not in "\n".join(advice_lines(found))
+
+
+def test_of_a_study_that_lacks_seeds_it_is_stated_that_all_may_change(tmp_path):
+    def runs_of(task, seeds, arms=("pretrained-mae", "scratch")):
+        return [
+            RunRow("profound", task, arm, seed, "auroc", True, 1.0, 2, 2, 1.0, 3, "c") for seed in seeds for arm in arms
+        ]
+
+    whole = [*runs_of("adc-translation", (0, 1)), *runs_of("classification", (0, 1))]
+    few = [replace(run, labelled_cases=4, trained_on="phantoms") for run in runs_of("classification", (0,))]
+    baseline = runs_of("classification", (0,), arms=("specialised",))
+    write_forecast((), (KNOWS, GUESSES), tmp_path)
+    lacking = " The study is not finished: seeds of classification are missing, with which all of this may change."
+    for runs, is_finished in (([*whole, *few, *baseline], True), (whole[:-1], False), (whole[:-2], False)):
+        write_tables(StudyTables(tuple(runs)), tmp_path)
+        stated = advise("adc-translation", read_finished_study(tmp_path, "adc-translation")).verdict
+        assert stated.endswith(lacking) == (not is_finished)
+        assert stated.startswith("Better than chance in this study")
+    (tmp_path / "forecast.csv").unlink()
+    assert advise("adc-translation", read_finished_study(tmp_path)).verdict == verdict(())
 
 
 @pytest.mark.parametrize(("estimators", "is_enough"), [(1, True), (2, False)])
