@@ -117,7 +117,7 @@ def advice_lines(advice: Advice) -> list[str]:
 
 def _line(row: SummaryRow | EfficiencyRow, cases: str) -> str:
     unsure = ", contains 0" if row.rpg_low <= 0 <= row.rpg_high else ""
-    measure = metric_name(row.metric, row.task).title
+    measure = metric_name(row.metric, row.task).with_unit
     return f"  {row.encoder:22}{cases:13}{measure:19}{reached_text(row):17}{gain_text(row)}{unsure}"
 
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from .config import PHANTOMS, REAL
-from .summary import BOTH, PRECISION, ArmValues, gain_of_arms, means_of_arms, paired_runs, values_of_arm
+from .summary import PRECISION, gain_of_arms, means_of_arms, paired_runs, values_of_arms
 from .tables import RunRow, StudyTables, write_rows
 
 EFFICIENCY = "label_efficiency.csv"
@@ -80,7 +80,7 @@ def label_efficiency(
             continue
         means, gains = {}, {}
         for size, (own, part) in sorted(by_size.items()):
-            arms = _arms(own, part)
+            arms = values_of_arms(own, part)
             means[size], gains[size] = means_of_arms(own, arms, seed), gain_of_arms(own, arms, seed)
         # Of patients each seed tests others, so that sizes are compared by the seeds that all of them have.
         seeds = set.intersection(*({run.seed for run in own} for own, _ in by_size.values()))
@@ -88,7 +88,9 @@ def label_efficiency(
         for size, (own, part) in by_size.items():
             shared = [run for run in own if run.seed in seeds]
             if shared:
-                compared[size] = means[size] if shared == own else means_of_arms(shared, _arms(shared, part), seed)
+                compared[size] = (
+                    means[size] if shared == own else means_of_arms(shared, values_of_arms(shared, part), seed)
+                )
         scratch = {size: reached["scratch"][0] for size, reached in compared.items()}
         for size, reached in means.items():
             own, gain, replaced = by_size[size][0], gains[size], math.nan
@@ -107,12 +109,8 @@ def label_efficiency(
 def _by_precision(runs: Sequence[RunRow], tables: StudyTables) -> list[list[RunRow]]:
     """The same runs by the average precision of lesions, where the candidates of all of their cases are known."""
     found = [replace(run, metric=PRECISION, higher_is_better=True, value=math.nan) for run in runs]
-    is_known = runs[0].metric != PRECISION and all(values_of_arm(found, tables, arm) for arm in BOTH)
+    is_known = runs[0].metric != PRECISION and all(values_of_arms(found, tables).values())
     return [found] if is_known else []
-
-
-def _arms(runs: Sequence[RunRow], tables: StudyTables) -> dict[str, ArmValues | None]:
-    return {arm: values_of_arm(runs, tables, arm) for arm in BOTH}
 
 
 def replaced_cases(size: int, value: float, scratch: Mapping[int, float], higher_is_better: bool) -> float:

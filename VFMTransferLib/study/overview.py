@@ -272,6 +272,11 @@ class MetricName:
     decimals: int = 3
 
     @property
+    def with_unit(self) -> str:
+        """Its title and unit, in letters that every terminal has."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+    @property
     def heading(self) -> str:
         """Its title, unit and direction."""
         unit = f", {unit_title(self.unit)}" if self.unit else ""

@@ -187,9 +187,8 @@ def summarize(tables: StudyTables, seed: int = 0) -> tuple[SummaryRow, ...]:
         if not set(BOTH) <= {run.arm for run in own}:
             continue
         paired = paired_runs(own)
-        arms = {arm: values_of_arm(paired, tables, arm) for arm in BOTH if paired}
-        gain = gain_of_arms(paired, arms, seed)
-        reached = means_of_arms(paired, arms, seed)
+        arms = values_of_arms(paired, tables)
+        gain, reached = gain_of_arms(paired, arms, seed), means_of_arms(paired, arms, seed)
         moved = [row for row in tables.distances if (row.encoder, row.task, row.layer) == (encoder, task, LAYER)]
         rows.append(
             SummaryRow(
@@ -203,7 +202,7 @@ def summarize(tables: StudyTables, seed: int = 0) -> tuple[SummaryRow, ...]:
                 _mean(row.d2p_low_bandwidth for row in moved),
                 _mean(row.d2p_high_bandwidth for row in moved),
                 *_convergence(own, tables.curves),
-                *(reached[arm][0] if arms else math.nan for arm in (SCRATCH, PRETRAINED)),
+                *(reached[arm][0] for arm in (SCRATCH, PRETRAINED)),
             )
         )
     return tuple(rows)
@@ -263,7 +262,7 @@ def gain_of_arms(paired: Sequence[RunRow], arms: Mapping[str, ArmValues | None],
 
     Args:
         paired: Runs of one encoder, task and size, of the seeds that both arms have; without any there is no gain.
-        arms: What `values_of_arm` gives of each arm.
+        arms: As `values_of_arms` gives them.
     """
     if not paired:
         return Gain(math.nan, math.nan, math.nan, 0, 0)
@@ -280,7 +279,10 @@ def gain_of_arms(paired: Sequence[RunRow], arms: Mapping[str, ArmValues | None],
 def means_of_arms(
     paired: Sequence[RunRow], arms: Mapping[str, ArmValues | None], seed: int = 0
 ) -> dict[str, tuple[float, float, float]]:
-    """Arm → its metric over cases and seeds, with its interval; arguments and exception as of `gain_of_arms`."""
+    """Arm → its metric over cases and seeds, with its interval; arguments are those of `gain_of_arms`.
+
+    Where a case has no value it is the mean of the runs' own, without an interval.
+    """
     found = {}
     for arm, reached in arms.items():
         missing = (_mean(run.value for run in paired if run.arm == arm), math.nan, math.nan)
@@ -294,6 +296,11 @@ class ArmValues:
 
     values: CaseValues
     cases: list[str]
+
+
+def values_of_arms(paired: Sequence[RunRow], tables: StudyTables) -> dict[str, ArmValues | None]:
+    """Both arms of some runs, None of one where a case lacks its metric, or where there is no run."""
+    return {arm: values_of_arm(paired, tables, arm) if paired else None for arm in BOTH}
 
 
 def values_of_arm(runs: Sequence[RunRow], tables: StudyTables, arm: str) -> ArmValues | None:

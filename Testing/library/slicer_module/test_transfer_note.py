@@ -64,6 +64,12 @@ def test_the_shipped_study_has_a_note_of_every_encoder_and_task(encoder, task):
     assert "n/a" not in note
 
 
+def test_a_measure_with_a_unit_states_it():
+    start = "MAE (10⁻⁶ mm²/s) of t2w→adc translation on phantoms, "
+    assert transferNote("profound", "adc-translation").lower().startswith(start.lower())
+    assert transferNote("profound", "super-resolution").startswith("PSNR (dB) of super-resolution on phantoms, ")
+
+
 def test_what_was_not_measured_is_left_out(tmp_path):
     note = note_of(tmp_path, a_row("profound", (-2.0, NAN, NAN), arms=(0.8, 0.784)))
     assert "from 0.800 to 0.784, a gain of -2.0 %. Gains" in note

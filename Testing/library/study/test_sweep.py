@@ -45,15 +45,19 @@ def a_study_of_images() -> dict:
     return a_small_study() | {"tasks": {IMAGES: {"profound": {"steps": 2}}}, "measurements": 1}
 
 
+def done_here(folder: Path, document: dict, only: dict, **options) -> Path:
+    """The folder of a study that this process has run."""
+    sweep = prepared_sweep(folder / "study", write_config(folder, document), only=only, **options)
+    for run in sweep.runs:
+        run_one(run, sweep.config, sweep.workspace, networks=sweep.networks)
+    sweep.collect()
+    return folder / "study"
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
     """The folder of the study, run by this process, one run after another."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    sweep = prepared_sweep(folder / "study", write_config(folder, a_small_study()), only=TWO_SEEDS)
-    for run in sweep.runs:
-        run_one(run, sweep.config, sweep.workspace)
-    sweep.collect()
-    return folder / "study"
+    return done_here(tmp_path_factory.mktemp("undisturbed"), a_small_study(), TWO_SEEDS)
 
 
 @pytest.fixture
@@ -235,12 +239,7 @@ def test_a_mark_of_a_running_study_that_cannot_be_is_none(tmp_path, content):
 @pytest.fixture(scope="module")
 def of_images(tmp_path_factory) -> Path:
     """A study whose networks differ in what they give, run by this process."""
-    folder = tmp_path_factory.mktemp("images")
-    sweep = prepared_sweep(folder / "study", write_config(folder, a_study_of_images()), only=FIRST_SEED)
-    for run in sweep.runs:
-        run_one(run, sweep.config, sweep.workspace)
-    sweep.collect()
-    return folder / "study"
+    return done_here(tmp_path_factory.mktemp("images"), a_study_of_images(), FIRST_SEED)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -248,19 +247,15 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_same_test_cases_give_the_same_tables_by_the_networks_of_a_study(of_images, tmp_path):
-    config = of_images / "config.yaml"
-    sweep = prepared_sweep(tmp_path / "again", config, only=FIRST_SEED, networks=of_images)
     before = files_of(of_images)
-    for run in sweep.runs:
-        run_one(run, sweep.config, sweep.workspace, networks=sweep.networks)
-    sweep.collect()
-    found, wanted = read_tables(tmp_path / "again"), read_tables(of_images)
+    again = done_here(tmp_path, a_study_of_images(), FIRST_SEED, networks=of_images)
+    found, wanted = read_tables(again), read_tables(of_images)
     assert found == wanted
     assert {run.arm for run in found.runs} == {"trivial", "scratch", "pretrained"}
     assert found.distances
     assert files_of(of_images) == before
-    assert not (tmp_path / "again" / "work" / "cells").exists()
-    assert not (tmp_path / "again" / "work" / "pretrained").exists()
+    assert not (again / "work" / "cells").exists()
+    assert not (again / "work" / "pretrained").exists()
 
 
 def test_the_networks_of_a_study_are_measured_on_further_phantoms(of_images, tmp_path, capsys):

@@ -298,8 +298,9 @@ def transferNote(encoder: str, task: str, summary: Path = SUMMARY) -> str:
         for pretraining, row in own.items()
     ]
     measure = metric_name(next(iter(own.values())).metric, task)
+    unit = f" ({unit_title(measure.unit)})" if measure.unit else ""
     return (
-        f"{measure.title} of {TASKS[task].title.lower()} on phantoms, in this project's transfer study of small "
+        f"{measure.title}{unit} of {TASKS[task].title.lower()} on phantoms, in this project's transfer study of small "
         f"networks: starting {FAMILIES[encoder].title} from pretrained weights changed it from {'; '.join(gains)}. "
         "Gains above 0 are better, in parentheses their 95 % intervals."
     )
