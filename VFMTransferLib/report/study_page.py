@@ -76,7 +76,7 @@ from ..study.summary import (
     summarize,
     write_summary,
 )
-from ..study.tables import DistanceRow, RunRow, StudyTables, read_rows, read_tables
+from ..study.tables import DistanceRow, RunRow, StudyTables, networks_of, read_rows, read_tables
 from ..tasks import TASKS
 from . import charts
 from .charts import minus
@@ -120,7 +120,7 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
         if folder.resolve() == study.resolve():
             remove_unshown(study, config)
     if efficiency and not whole.runs:
-        page = _few_labels_html(tables, efficiency, plan, missing)
+        page = _few_labels_html(tables, efficiency, study, plan, missing)
     else:
         page = _study_html(whole, rows, efficiency, examples, study, plan, missing, _chosen_rates(tables))
     write_file(folder / PAGE, page)
@@ -182,6 +182,7 @@ def _study_html(
         subheading=subheading,
         facts=facts,
         is_planned=planned is not None,
+        networks_of=networks_of(study),
         missing=missing,
         untrained=_untrained(missing),
         lacking=_lacking(missing),
@@ -223,7 +224,7 @@ def _study_html(
 
 
 def _few_labels_html(
-    tables: StudyTables, rows: Sequence[EfficiencyRow], planned: Plan | None, missing: MissingRuns
+    tables: StudyTables, rows: Sequence[EfficiencyRow], study: Path, planned: Plan | None, missing: MissingRuns
 ) -> str:
     """The page of a study of which only trainings with few labeled cases were run, and what of these is missing.
 
@@ -249,6 +250,7 @@ def _few_labels_html(
             (f"{total_device_hours(runs):.2f} h", _device_time_of(runs)),
         ),
         is_planned=planned is not None,
+        networks_of=networks_of(study),
         missing=missing,
         untrained=_untrained(missing),
         lacking=_lacking(missing),

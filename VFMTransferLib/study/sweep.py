@@ -33,13 +33,23 @@ from ..inference.doctor import why_no_bfloat16
 from .config import CONFIG, REAL, RunKey, StudyConfig, planned_runs, read_config, selected_runs
 from .examples import remove_unshown
 from .run import TrainedStudy, precision_of, run_one, run_sha256
-from .tables import RUNS, RunResult, collect_tables, read_result, read_tables, results_in, write_result, write_tables
+from .tables import (
+    RUNS,
+    SPLIT,
+    RunResult,
+    collect_tables,
+    networks_of,
+    read_result,
+    read_tables,
+    results_in,
+    write_result,
+    write_tables,
+)
 from .workspace import Workspace, split_of
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-SPLIT = "split.json"
 _PACKAGE = Path(__file__).parents[1]
 _SHIPPED = (_PACKAGE.parent / "Resources" / "Study", _PACKAGE / "resources" / "Study")
 _POLL_S = 1.0
@@ -170,7 +180,8 @@ def open_sweep(
         networks: Folder of another study, whose trainings are measured instead of new ones.
 
     Raises:
-        ConfigError: The configuration is missing or wrong, no run is wanted, or one is trained otherwise in `networks`.
+        ConfigError: The configuration is missing or wrong, no run is wanted, or one is trained otherwise in `networks`;
+            or a study that is continued took its networks from elsewhere.
         DatasetError: A real case or a training of `networks` is missing, or an example cannot be understood.
         OutputError: Another process has it open; another version of the library trained in it; or the folder holds a
             study already, or something else, or cannot be written.
@@ -206,6 +217,7 @@ def open_sweep(
             raise OutputError(
                 f"'{folder.name}' holds a study already. Continue with --resume, or choose another folder."
             )
+    _require_same_networks(folder, trained)
     workspace = Workspace(folder.absolute(), None if real is None else real.absolute())
     with workspace.locked() as token:
         if (folder / RUNS).is_file() and workspace.is_untouched:
@@ -237,6 +249,23 @@ def _trained_study(folder: Path, other: Path) -> TrainedStudy:
         )
     workspace.require_library()
     return TrainedStudy(read_config(folder / CONFIG), workspace)
+
+
+def _require_same_networks(folder: Path, trained: TrainedStudy | None) -> None:
+    """ConfigError where a study that goes on took its networks from elsewhere than it is to take them from now."""
+    before, now = networks_of(folder), "" if trained is None else trained.workspace.folder.name
+    if not (folder / SPLIT).is_file() or before == now:
+        return
+    if before:
+        named = f"--networks names '{now}'" if now else "there is no --networks"
+        raise ConfigError(
+            f"'{folder.name}' must be continued with the networks that it measures, those of the study '{before}', "
+            f"but {named}. Name that study's folder with --networks, or choose another output."
+        )
+    raise ConfigError(
+        f"'{folder.name}' must be continued without --networks, since it trains its networks itself, but --networks "
+        f"names '{now}'. Leave it out, or choose another output."
+    )
 
 
 def _restore_results(workspace: Workspace, config: StudyConfig) -> None:
@@ -400,5 +429,6 @@ def _split_document(sweep: Sweep) -> dict[str, object]:
         "tasks with phantoms of their own": {task: asdict(groups) for task, groups in own.items()},
         "real": {} if config.real is None else config.real.cases,
         **({} if config.real is None or not config.real.leave_out else {"real, left out": config.real.leave_out}),
+        **({} if sweep.networks is None else {"networks": sweep.networks.workspace.folder.name}),
         "notes": sweep.notes,
     }

@@ -14,8 +14,9 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
+from ..core.decoding import parse_json
 from ..core.errors import DatasetError
-from ..core.files import atomic_file, spreadsheet_row, text_of_cell, write_file, writing
+from ..core.files import atomic_file, read_small, spreadsheet_row, text_of_cell, write_file, writing
 from .config import PRETRAINED, RunKey, label_of, split_arm
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ SCRATCH = "scratch"
 ARMS = (PRETRAINED, SCRATCH, "specialised", "trivial")
 RUNS, METRICS, CURVES, DISTANCES = "runs.csv", "metrics.csv", "curves.csv", "distances.csv"
 CANDIDATES = "candidates.csv"
+SPLIT = "split.json"  # beside the tables: which cases trained and test, and whose networks these are
 FORMAT = 1  # of a run's result
 LATE = 0.2  # the last part of a fixed number of steps in which the best validation value must not lie
 Row = TypeVar("Row")
@@ -361,6 +363,28 @@ def read_result(workspace: Workspace, run: RunKey) -> RunResult | None:
 def _row(kind: type[Row], values: dict[str, Any]) -> Row:
     """A row; null stands for `nan`, since no column of a row is optional."""
     return kind(**{name: math.nan if value is None else value for name, value in values.items()})
+
+
+def networks_of(study: Path) -> str:
+    """The name of the study whose networks one has measured; empty where it trains its own, or does not state it.
+
+    Raises:
+        DatasetError: `split.json` is damaged.
+    """
+    path = study / SPLIT
+    if not path.is_file():
+        return ""
+    try:
+        document = parse_json(read_small(path))
+        found = document.get("networks", "")
+        if isinstance(found, str):
+            return found
+        raise TypeError
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DatasetError(
+            f"{SPLIT} must be that of a study, but cannot be read. Restore it, or remove it where the study trains "
+            "its networks itself."
+        ) from error
 
 
 def collect_tables(results: Iterable[RunResult]) -> StudyTables:

@@ -20,9 +20,10 @@ from small_sweeps import a_document, prepared_sweep, write_config
 from VFMTransferLib.cli import TERMINATED, main
 from VFMTransferLib.core.errors import ClusterError, DatasetError, OutputError
 from VFMTransferLib.core.files import _machine
+from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.run import run_one
 from VFMTransferLib.study.sweep import Sweep, SweepObserver, Unobserved, open_sweep, run_on, run_sweep
-from VFMTransferLib.study.tables import read_tables
+from VFMTransferLib.study.tables import networks_of, read_tables
 from VFMTransferLib.study.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -277,6 +278,51 @@ def test_the_networks_of_a_study_are_measured_on_further_phantoms(of_images, tmp
     # Only what tests was made.
     phantoms = (tmp_path / "further" / "work" / "phantoms").iterdir()
     assert {path.name.split("-")[1] for path in phantoms} == {f"00{seed}" for seed in range(3000, 3004)}
+
+
+def test_measured_networks_stay_known_by_name(of_images, tmp_path, capsys):
+    document = a_study_of_images()
+    document["phantoms"]["test"] = {"first_seed": 3000, "count": 4}
+    config, further = write_config(tmp_path, document), tmp_path / "further"
+    renamed = shutil.copytree(of_images, tmp_path / "<renamed>")
+
+    def run(*words):
+        only = ["--only", "seed=0", "--only", "arm=scratch,pretrained"]
+        found = main(["study", *only, "--workers", "1", *map(str, words)])
+        return found, capsys.readouterr().err
+
+    assert run("--config", config, "--networks", renamed, "-o", further)[0] == 0
+    before = files_of(further)
+    text = write_study_report(further, tmp_path / "page")[1].read_text()
+    assert "These networks were trained by another study, &lt;renamed&gt;</b>" in text
+    assert "<li>Not measured: ProFound (pretrained, seed 1 and 2; from scratch, seed 1 and 2) on" in text
+    code, error = run("--resume", "-o", further)
+    assert code == 1
+    assert "'further' must be continued with the networks that it measures, those of the study '<renamed>'," in error
+    assert "but there is no --networks." in error
+    code, error = run("--resume", "--networks", of_images, "-o", further)
+    assert code == 1
+    assert "those of the study '<renamed>', but --networks names 'study'." in error
+    assert files_of(further) == before
+    assert run("--resume", "--networks", renamed, "-o", further)[0] == 0
+    tables = ("runs.csv", "metrics.csv", "curves.csv", "distances.csv", "split.json")
+    assert {name: files_of(further)[name] for name in tables} == {name: before[name] for name in tables}
+
+    before = files_of(renamed)
+    code, error = run("--resume", "--networks", of_images, "-o", renamed)
+    assert code == 1
+    assert "'<renamed>' must be continued without --networks, since it trains its networks itself," in error
+    assert files_of(renamed) == before
+    assert "trained by another study" not in write_study_report(renamed, tmp_path / "page")[1].read_text()
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", '{"networks": 7}', '{"networks": NaN}', "[" * 100_000, "\udcff"])
+def test_a_damaged_list_of_cases_is_an_error(tmp_path, content):
+    (tmp_path / "split.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(
+        DatasetError, match=r"^split\.json must be that of a study, but cannot be read\. Restore it, or"
+    ):
+        networks_of(tmp_path)
 
 
 def test_networks_that_are_not_those_of_the_configuration_are_refused(of_images, tmp_path, capsys):
