@@ -32,7 +32,8 @@ from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.inference import estimate
 from VFMTransferLib.inference.estimate import ARMS, DiceModel, Line, _log_odds
-from VFMTransferLib.inference.predict import CasePredictor, PredictOptions
+from VFMTransferLib.inference.options import PredictOptions
+from VFMTransferLib.inference.predict import CasePredictor
 from VFMTransferLib.inference.runtimes import Session, open_session
 from VFMTransferLib.io import read_case
 from VFMTransferLib.metrics.agreement import dice

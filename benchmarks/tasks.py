@@ -17,7 +17,8 @@ from tempfile import TemporaryDirectory
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.bundles.catalog import default_pair
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.inference.predict import CasePredictor, PredictOptions
+from VFMTransferLib.inference.options import PredictOptions
+from VFMTransferLib.inference.predict import CasePredictor
 from VFMTransferLib.inference.runtimes import LoadedNetworks, Session
 from VFMTransferLib.io.results import save_result
 from VFMTransferLib.phantom import make_phantom

@@ -63,10 +63,24 @@ def with_preprocess(spec: ModelSpec | str, **changes) -> ModelSpec:
     return replace(spec, preprocess=replace(spec.preprocess, **changes))
 
 
+LESIONS = with_preprocess("profound-upernet-lesion", patch=(16, 32, 40), whole_volume=True)
+CROP = with_preprocess("profound-upernet-lesion", patch=(32, 48, 48))
+
+
 def an_anatomy_spec(labels, activation: str = "softmax") -> ModelSpec:
     """A network of small windows that sees the whole volume, with other classes."""
     spec = with_preprocess("profound-upernet-anatomy", patch=(32, 72, 80), whole_volume=True)
     return replace(spec, labels=labels, activation=activation)
+
+
+def a_gland_of(case: Case, radius_mm: float = 14.0) -> Volume:
+    """A ball within the T2w of `a_small_case`."""
+    return ball(case[Sequence.T2W].geometry, CENTER_MM, radius_mm)
+
+
+def as_is(x: np.ndarray) -> np.ndarray:
+    """A network that returns its own first channel."""
+    return x[:, :1]
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

@@ -21,7 +21,8 @@ from ..core.errors import BatchError, BundleError, DatasetError, OutputError
 from ..core.files import name_on_disk, plain_text, writing
 from ..core.machine import memory_bytes
 from ..inference.findings import Findings, findings_folder
-from ..inference.predict import PredictOptions, memory_checked, require_task
+from ..inference.options import PredictOptions
+from ..inference.predict import memory_checked, require_task
 from ..inference.runtimes import LoadedNetworks
 from .cases import SUMMARY, BatchCase, Row, read_summary, write_summary
 

@@ -38,15 +38,8 @@ from ..core.files import (
 from ..core.result import TRAINED_NOTE, Result
 from ..core.terms import Sequence as ImageSequence
 from ..evaluation.comparison import compare, save_comparison
-from ..inference.predict import (
-    AUTO,
-    CasePredictor,
-    PredictOptions,
-    gland_network,
-    memory_checked,
-    needed_sequences,
-    require_fit,
-)
+from ..inference.options import AUTO, PredictOptions
+from ..inference.predict import CasePredictor, gland_network, memory_checked, needed_sequences, require_fit
 from ..inference.runtimes import LoadedNetworks, Session
 from ..io import read_case_for
 from ..io.images import image_stem

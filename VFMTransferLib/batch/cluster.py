@@ -20,7 +20,8 @@ from ..core.errors import ClusterError
 from ..core.machine import available_bytes, memory_bytes
 from ..encoders.base import family_of
 from ..inference.findings import Findings, findings_folder
-from ..inference.predict import GIB, PredictOptions, memory_checked
+from ..inference.options import PredictOptions
+from ..inference.predict import GIB, memory_checked
 from ..inference.runtimes import LoadedNetworks
 from .batch import CaseOutcome, CaseReport, plan_cases, write_summary_or_wait
 from .cases import BatchCase, Row, write_summary

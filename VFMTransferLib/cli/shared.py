@@ -26,7 +26,7 @@ from ..tasks import TASKS
 if TYPE_CHECKING:
     from ..bundles.bundle import Bundle
     from ..core.case import Case
-    from ..inference.predict import PredictOptions
+    from ..inference.options import PredictOptions
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -303,7 +303,7 @@ def require_output_outside(output: Path, inputs: Iterable[Path | None]) -> None:
 
 def predict_options(args: argparse.Namespace) -> PredictOptions:
     """The options of `add_prediction`, but for the images and the mask of the prostate."""
-    from ..inference.predict import PredictOptions
+    from ..inference.options import PredictOptions
     from ..io import read_mask
 
     return PredictOptions(

@@ -30,7 +30,8 @@ from ..evaluation.comparison import (
 from ..evaluation.measures import KINDS, quantity_title
 from ..evaluation.outputs import Reference, checked_references, place
 from ..inference.findings import Findings, findings_folder
-from ..inference.predict import CasePredictor, PredictOptions, needed_sequences, require_fit
+from ..inference.options import PredictOptions
+from ..inference.predict import CasePredictor, needed_sequences, require_fit
 from ..io import output_folder, read_mask, read_volume
 from ..io.cases import read_case_for
 from ..io.results import OWN_MARKS, save_result

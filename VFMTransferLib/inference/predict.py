@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -19,54 +19,42 @@ from ..core.case import Case
 from ..core.errors import (
     OUT_OF_MEMORY,
     BundleError,
-    ImageError,
     MissingSequenceError,
     OutOfMemoryError,
     VFMTransferError,
     is_out_of_memory,
 )
 from ..core.machine import available_bytes
-from ..core.measurements import PHASE_AXES, GlandMeasurements, QualityCriterion, checked_psa
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared, most_severe
 from ..core.result import GLAND_TRAINED_NOTE, TRAINED_NOTE, Provenance, Result
 from ..core.terms import Arm, Label, OnProgress, Sequence
-from ..core.volume import Geometry, IntTriple, Triple, Volume, marked_voxels
+from ..core.volume import IntTriple, Triple, Volume
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.inputs import (
-    CROPS,
-    REGIONS,
     marks_inside_gland,
     needs_gland,
     one_pass_bytes,
     prepare,
     reference_sequence,
 )
-from ..radiology.gland import GlandFrame, measure_gland
-from ..radiology.lesions import is_cut_off, measure_lesions
-from ..radiology.quality import measure_diffusion, measure_t2w
 from ..tasks import find_task, gland_task, task_of
 from ..tasks.base import DecodeOptions, NetworkOutput, Task
+from .case_measurements import CaseMeasurements, KnownGland
 from .estimate import Passes, has_estimate, with_estimate
 from .findings import Findings, content_sha256
+from .options import AUTO, PredictOptions, resolve_phase_axis
 from .runtimes import Session, open_session
 from .windows import infer
 
 OpenNetwork = Callable[[Bundle], Session]
 _MadeInput = tuple[Prepared, tuple[str, ...]]  # and notes
 
-AUTO = "auto"
 _DRAWN = "as given"
 ZONE_LABELS = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 SECOND_PASS_NOTE = (
     "The prostate reached the edge of the middle crop, so the network looked a second time, around what it had found."
 )
 NOTHING_MARKED_NOTE = "The threshold, and the choice of cancer grades, were not used: this network marks nothing."
-NO_DENSITY_NOTE = "PSA density was not computed, since no mask of the prostate is known. Provide a mask of the gland."
-MIN_COVERED = 0.98  # of a mask by the T2w; with less it is measured on its own grid
-CUT_LEVELS_NOTE = (
-    "The prostate reaches the first or the last slice, so that a part of it may be missing: levels and sectors of "
-    "lesions are those of the part that is shown."
-)
 ONE_PASS_NOTE = "The network saw the whole volume in one pass, as its authors run it."
 PROCESSOR_DEVICES = ("cpu", "openvino", "openvino:CPU")
 GIB = 2**30
@@ -74,84 +62,6 @@ _PASS_SHARE = 0.7  # of the free memory that one pass may take, by an estimate t
 # How much of the time each stage takes, roughly, for the progress that is shown.
 STAGE_SHARES = {"read": 0.1, "preprocess": 0.1, "infer": 0.7, "postprocess": 0.1}
 _RECORDED_PACKAGES = ("numpy", "scipy", "SimpleITK")
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """How networks are run on a case.
-
-    Attributes:
-        runtime: `auto`, `onnx` or `torch`.
-        device: `auto`, or a device of the runtime; see `runtimes.open_session`.
-        precision: `auto`, `fp32`, `fp16` or `bf16`.
-        gland: Mask of the prostate, before the case's own. Without one, networks that profit from knowing where the
-            gland is get it from the shipped gland network, and the result's notes state so.
-        roi: Mask of a region of interest: networks that see one crop see the one around it, and nothing is marked
-            outside of it. Class probabilities and images are not cut.
-        crop: `auto`, `gland` or `center`; see `encoders.inputs.prepare`. With `auto` a network that finds the gland is
-            given no mask of it, by which it would be helped.
-        threshold: Probability above which a voxel counts, instead of the network's own.
-        only_cspca: Of a network that marks cancer grades, mark clinically significant cancer alone.
-        phase_axis: Along which axis diffusion images are distorted: `left-right`, `anterior-posterior`, or `auto`: as
-            DICOM states it, else `left-right`, which the notes of a result that depends on it state.
-        psa_ng_ml: Prostate-specific antigen, for its density; nothing is predicted from it.
-        region: `gland` where lesions are to be marked in the prostate and around it only, which takes less time and
-            there gives the same; else `whole`. Other tasks do not heed it.
-
-    Raises:
-        ValueError: A word or a number is none of these.
-        PsaError: The PSA cannot be one.
-    """
-
-    runtime: str = "auto"
-    device: str = "auto"
-    precision: str = "auto"
-    gland: Volume | None = None
-    roi: Volume | None = None
-    crop: str = "auto"
-    threshold: float | None = None
-    only_cspca: bool = False
-    phase_axis: str = "auto"
-    psa_ng_ml: float | None = None
-    region: str = "whole"
-
-    def __post_init__(self) -> None:
-        if self.psa_ng_ml is not None:
-            checked_psa(self.psa_ng_ml)
-        if self.phase_axis not in (AUTO, *PHASE_AXES):
-            raise ValueError(f"The phase axis must be one of auto, {', '.join(PHASE_AXES)}, got '{self.phase_axis}'.")
-        if self.region not in REGIONS:
-            raise ValueError(f"Region must be one of {', '.join(REGIONS)}, got '{self.region}'.")
-        if self.crop not in CROPS:
-            raise ValueError(f"Crop must be one of {', '.join(CROPS)}, got '{self.crop}'.")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ValueError(f"The threshold must be a probability between 0 and 1, got {self.threshold}.")
-
-    @property
-    def recorded(self) -> dict[str, str | float | bool | None]:
-        """The options that change what is predicted, as `result.json` records them."""
-        names = ("crop", "threshold", "only_cspca", "phase_axis", *(["region"] if self.region != "whole" else []))
-        return {name: getattr(self, name) for name in names}
-
-    def min_confidence(self, bundle: Bundle) -> float | None:
-        """Below which a place is no mark: the network's operating point, unless the user states a threshold."""
-        point = bundle.operating_point
-        return None if point is None or self.threshold is not None else point.min_confidence
-
-    def predicts_as(self, recorded: Mapping[str, object], notes: Iterable[str] | None = None) -> bool:
-        """Whether these options predict what those predicted that `result.json` records.
-
-        Args:
-            recorded: The options there.
-            notes: The notes there, of a result that depends on the phase axis. What `auto` found is `left-right` or
-                stands in them; another axis was chosen.
-        """
-        axis = recorded.get("phase_axis")
-        if self.phase_axis == AUTO and axis in PHASE_AXES:
-            stated = f"Diffusion was encoded along {axis}"  # as `_phase_axis` notes it
-            was_found = notes is None or axis == next(iter(PHASE_AXES)) or any(n.startswith(stated) for n in notes)
-            axis = AUTO if was_found else axis
-        return {**recorded, "phase_axis": axis} == self.recorded
 
 
 def predict(
@@ -248,14 +158,15 @@ class CasePredictor:
     ) -> None:
         self.case = case
         options = options or PredictOptions()
-        axis, self._phase_note = _phase_axis(case, options.phase_axis)
+        axis, self._phase_note = resolve_phase_axis(case, options.phase_axis)
         self.options = replace(options, phase_axis=axis)
         chosen = (self.options.runtime, self.options.device, self.options.precision)
         self._open_network = open_network or (lambda bundle: open_session(bundle, *chosen))
         self._findings = Findings() if findings is None else findings
-        self._images = tuple((str(sequence), content_sha256(volume)) for sequence, volume in case.volumes.items())
+        self._images = {str(sequence): content_sha256(volume) for sequence, volume in case.volumes.items()}
         self._drawn_gland = self.options.gland if self.options.gland is not None else case.gland
         self._masks = content_sha256(self._drawn_gland), content_sha256(self.options.roi)
+        self._measurements = CaseMeasurements(case, self._images, self._findings, self.options.psa_ng_ml)
         self._anatomy: FoundAnatomy | None = None  # not None once the gland network was asked
 
     def case_with_gland(self, task: str) -> Case:
@@ -276,7 +187,9 @@ class CasePredictor:
         """Run one network; see the function `predict`."""
         require_fit(self.case, bundle)
         if self._drawn_gland is not None and self.options.psa_ng_ml is not None:
-            self._measure(self._drawn_gland, _DRAWN)  # so that a mask of something else is known before the work
+            self._measurements.gland(
+                self._drawn_gland, _DRAWN
+            )  # so that a mask of something else is known before the work
         clock = _StageClock(on_progress)
         with memory_checked():
             with clock.stage("read"):
@@ -295,7 +208,7 @@ class CasePredictor:
                 result = self._run_passes(bundle, session, prepared, (*notes, why), clock, anatomy)
             with clock.stage("postprocess"):
                 self._keep_anatomy(bundle, result)
-                result = self._measured(result, task_of(bundle.spec), anatomy)
+                result = self._measurements.add_to(result, self._known_gland(result, task_of(bundle.spec), anatomy))
         trained: tuple[str, ...] = (TRAINED_NOTE,) if bundle.was_trained_on(self.case.id) else ()
         trained += (GLAND_TRAINED_NOTE,) if anatomy is not None and anatomy.is_trained_on_name else ()
         source = replace(
@@ -358,7 +271,7 @@ class CasePredictor:
     ) -> tuple[Prepared, tuple[str, ...]]:
         """A network's input, and sentences on how it was made; what was made before is not made again."""
         crop, region = self.options.crop, self.options.region
-        made_from = (self._images, self._masks, crop, region, None if anatomy is None else anatomy.key)
+        made_from = (tuple(self._images.items()), self._masks, crop, region, None if anatomy is None else anatomy.key)
         how = family_of(spec).one_pass(spec) if one_pass else None
         key = ("input", *made_from, spec.family, spec.task, spec.preprocess, how)
         return self._findings.recall(key, lambda: self._make_input(spec, anatomy, one_pass), _MadeInput)
@@ -395,7 +308,7 @@ class CasePredictor:
     def _anatomy_key(self, bundle: Bundle) -> tuple[str, ...]:
         how = (self.options.runtime, self.options.device, self.options.precision)
         stated = (bundle.name, *bundle.caveats)  # by the note
-        return ("anatomy", dict(self._images)[Sequence.T2W], bundle.weights_sha256, *how, *stated)
+        return ("anatomy", self._images[Sequence.T2W], bundle.weights_sha256, *how, *stated)
 
     def _keep_anatomy(self, bundle: Bundle, result: Result) -> None:
         """Keep the prostate that was marked for later tasks, where the network and its input are those of a search."""
@@ -427,60 +340,13 @@ class CasePredictor:
         key, sha256 = self._anatomy_key(bundle), bundle.weights_sha256
         return FoundAnatomy(note, anatomy.labels, _zones(anatomy), bundle.name, key, sha256)
 
-    def _measured(self, result: Result, task: Task, anatomy: FoundAnatomy | None) -> Result:
-        """The result with the size of the gland, where it is known, what is measured of each lesion, and quality."""
-        volumes = self.case.volumes
-        gland, source = self._drawn_gland, _DRAWN
-        zones: Mapping[str, Volume] = {}
+    def _known_gland(self, result: Result, task: Task, anatomy: FoundAnatomy | None) -> KnownGland:
+        """The prostate that a result is measured with: its own, else what was searched for it, else the one drawn."""
         if task.finds_gland and result.labels is not None and result.volumes_ml.get(Label.PROSTATE):
-            gland, zones, source = result.labels, _zones(result), "this network's own"
-        elif anatomy is not None:
-            gland, zones, source = anatomy.labels, anatomy.zones, f"by bundle '{anatomy.bundle}'"
-        if gland is not None and gland.array.any():
-            try:
-                measured, notes = self._measure(gland, source)
-                result = replace(result, gland=measured, provenance=result.provenance.with_notes(*notes))
-            except ImageError as error:
-                result = replace(
-                    result, provenance=result.provenance.with_notes(f"The gland was not measured. {error}")
-                )
-        elif self.options.psa_ng_ml is not None:
-            result = replace(result, provenance=result.provenance.with_notes(NO_DENSITY_NOTE))
-        if result.lesions and result.labels is not None:
-            lesions = measure_lesions(
-                result.labels,
-                result.lesions,
-                adc=volumes.get(Sequence.ADC),
-                hbv=volumes.get(Sequence.HBV),
-                gland=gland,
-                zones=zones,
-            )
-            is_cut = gland is not None and is_cut_off(gland, result.labels.geometry)
-            provenance = result.provenance.with_notes(CUT_LEVELS_NOTE) if is_cut else result.provenance
-            result = replace(result, lesions=lesions, provenance=provenance)
-        where = gland if gland is not None and gland.array.any() else None
-        return replace(result, quality=self._quality(where))
-
-    def _quality(self, gland: Volume | None) -> tuple[QualityCriterion, ...]:
-        """Criteria of the images, each measured once; those of T2w hold whatever other sequences a task has."""
-        mask, acquisitions = content_sha256(gland), self.case.acquisitions
-        of_t2w = ("quality of t2w", dict(self._images).get(Sequence.T2W), acquisitions.get(Sequence.T2W), mask)
-        of_diffusion = ("quality of diffusion", self._images, tuple(acquisitions.items()), mask)
-        return (
-            *self._findings.recall(of_t2w, lambda: tuple(measure_t2w(self.case, gland))),
-            *self._findings.recall(of_diffusion, lambda: tuple(measure_diffusion(self.case, gland))),
-        )
-
-    def _measure(self, gland: Volume, source: str) -> tuple[GlandMeasurements, tuple[str, ...]]:
-        """The gland's size, measured along the axes of a T2w that covers it, else along its own, and notes on it."""
-        grid = self.case.volumes.get(Sequence.T2W, gland).geometry
-        on_grid = gland.resample_to(grid, "nearest")
-        covered = _covered_share(gland, grid)
-        notes: tuple[str, ...] = ()
-        if covered < MIN_COVERED:
-            notes = (f"t2w covers only {covered:.0%} of the prostate's mask, which was measured on its own grid.",)
-        measured = on_grid if on_grid.array.any() and not notes else gland
-        return measure_gland(measured, source, self.options.psa_ng_ml), (*notes, *GlandFrame.from_mask(measured).notes)
+            return KnownGland(result.labels, "this network's own", _zones(result))
+        if anatomy is not None:
+            return KnownGland(anatomy.labels, f"by bundle '{anatomy.bundle}'", anatomy.zones)
+        return KnownGland(self._drawn_gland, _DRAWN)
 
     def _run_passes(
         self,
@@ -575,33 +441,6 @@ def _decided_note(decided_at_mm: Triple, prepared: Prepared, reference: Sequence
     return (
         f"The classes are those of slice {number} of {grid.size[2]} of {reference}, counted from the feet: the most "
         f"suspicious of the {len(prepared.starts)} slices that the network saw."
-    )
-
-
-def _covered_share(mask: Volume, grid: Geometry) -> float:
-    """Share of a mask's voxels whose middles lie within a grid; 1 of none."""
-    voxels = marked_voxels(mask.array > 0)
-    index = grid.to_index(mask.geometry.to_world(voxels[:, ::-1]))
-    inside = ((index >= -0.5) & (index <= np.array(grid.size) - 0.5)).all(axis=1)
-    return float(inside.mean()) if len(voxels) else 1.0
-
-
-# Ways of the patient's axes, against and along them.
-_WAYS = {"left-right": ("the right", "the left"), "anterior-posterior": ("the front", "the back")}
-
-
-def _phase_axis(case: Case, chosen: str) -> tuple[str, str]:
-    """Along which axis diffusion is distorted, and a sentence on how that is known; empty where the user chose it."""
-    if chosen != AUTO:
-        return chosen, ""
-    about = case.acquisitions.get(Sequence.HBV) or case.acquisitions.get(Sequence.ADC)
-    if about is not None and about.phase_axis is not None:
-        way = ""
-        if about.is_phase_positive is not None:
-            way = f", toward {_WAYS[about.phase_axis][about.is_phase_positive]} by the vendor's polarity"
-        return about.phase_axis, f"Diffusion was encoded along {about.phase_axis}{way}, as DICOM states."
-    return next(iter(PHASE_AXES)), (
-        "The phase-encoding axis is unknown; left-right was assumed. Run again with the correct axis if that is wrong."
     )
 
 

@@ -19,7 +19,8 @@ from ..core.placement import within_roi
 from ..core.result import Result
 from ..core.volume import Geometry, Volume
 from ..evaluation.comparison import compare, save_comparison
-from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit
+from ..inference.options import PredictOptions
+from ..inference.predict import CasePredictor, memory_checked, require_fit
 from ..inference.runtimes import LoadedNetworks, Session
 from ..io.cases import ExportedImage, read_exported_case, read_exported_mask, read_exported_volume
 from ..io.images import write_volume

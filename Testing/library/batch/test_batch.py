@@ -38,7 +38,8 @@ from VFMTransferLib.evaluation.comparison import comparison_document
 from VFMTransferLib.evaluation.outputs import GLAND
 from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.findings import Findings, findings_folder
-from VFMTransferLib.inference.predict import CasePredictor, PredictOptions
+from VFMTransferLib.inference.options import PredictOptions
+from VFMTransferLib.inference.predict import CasePredictor
 from VFMTransferLib.inference.runtimes import LoadedNetworks
 from VFMTransferLib.io import read_case, write_volume
 from VFMTransferLib.io.results import save_result

@@ -28,7 +28,8 @@ from VFMTransferLib.inference.estimate import (
     with_agreement,
     with_estimate,
 )
-from VFMTransferLib.inference.predict import PredictOptions, predict
+from VFMTransferLib.inference.options import PredictOptions
+from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.io.results import read_result, save_result
 from VFMTransferLib.metrics.agreement import dice
 from VFMTransferLib.phantom import make_phantom

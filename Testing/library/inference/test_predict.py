@@ -9,67 +9,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from prediction_cases import FakeSession, a_bundle, a_small_case, ball, points_mm, with_preprocess
+from prediction_cases import (
+    CROP,
+    LESIONS,
+    FakeSession,
+    a_bundle,
+    as_is,
+    ball,
+    points_mm,
+    with_preprocess,
+)
 from specs import MODELS, PROFOUND_ENCODER, network_grid
 from study_examples import tiny_study_spec
 
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.core.errors import BundleError, ImageError, MissingSequenceError, OutOfMemoryError, PsaError
-from VFMTransferLib.core.measurements import Acquisition
+from VFMTransferLib.core.errors import BundleError, MissingSequenceError, OutOfMemoryError
 from VFMTransferLib.core.result import GLAND_TRAINED_NOTE
-from VFMTransferLib.core.terms import Arm, Label, Sequence
+from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.findings import Findings
-from VFMTransferLib.inference.predict import (
-    CasePredictor,
-    FoundAnatomy,
-    PredictOptions,
-    predict,
-    require_fit,
-)
+from VFMTransferLib.inference.options import PredictOptions
+from VFMTransferLib.inference.predict import CasePredictor, FoundAnatomy, predict, require_fit
 from VFMTransferLib.io.results import read_result, save_result
 from VFMTransferLib.metrics.operating_point import OperatingPoint
-from VFMTransferLib.radiology.quality import measure_quality
 from VFMTransferLib.tasks.segmentation import IDLE_THRESHOLD_NOTE
 
 ROOT = Path(__file__).resolve().parents[3]
-LESIONS = with_preprocess("profound-upernet-lesion", patch=(16, 32, 40), whole_volume=True)
-CROP = with_preprocess("profound-upernet-lesion", patch=(32, 48, 48))
 
 
 def open_as_is(_bundle) -> FakeSession:
     return FakeSession(as_is)
-
-
-def as_is(x: np.ndarray) -> np.ndarray:
-    """A network that returns its own first channel."""
-    return x[:, :1]
-
-
-@pytest.fixture
-def a_case() -> Case:
-    return a_small_case()
-
-
-@pytest.fixture
-def no_bundle_installed(monkeypatch):
-    def none(task):
-        raise BundleError("No pair.")
-
-    monkeypatch.setattr(prediction, "default_pair", none)
-
-
-@pytest.fixture
-def gland_network(monkeypatch):
-    """A shipped gland bundle whose network marks a ball in the middle of its window."""
-    spec = with_preprocess(MODELS["profound-upernet-anatomy"], patch=(27, 65, 72), whole_volume=False)
-    bundle = a_bundle(replace(spec, labels=(Label.PROSTATE,), activation="sigmoid", head=CROP.head), "gland")
-    bundle = replace(bundle, arm=Arm.PRETRAINED)
-    monkeypatch.setattr(prediction, "default_pair", lambda task: (bundle, bundle))
-    z, y, x = np.indices((27, 65, 72))
-    marked = ((z - 13) / 8) ** 2 + ((y - 32) / 16) ** 2 + ((x - 20) / 16) ** 2 < 1
-    return FakeSession(lambda array: np.where(marked, 9.0, -9.0)[None, None])
 
 
 def test_first_channel_comes_back_on_the_scanned_grid(a_case):
@@ -434,19 +404,6 @@ def test_the_gland_that_was_segmented_is_not_searched_again(a_case, gland_networ
         assert found.gland == searched.gland
 
 
-def test_quality_of_t2w_is_measured_once_for_tasks_of_t2w_and_of_all_sequences(a_case, gland_network, monkeypatch):
-    bundle, _ = prediction.default_pair("anatomy-segmentation")
-    open_network = lambda wanted: gland_network if wanted.name == "gland" else FakeSession(as_is)  # noqa: E731
-    alone, measured, findings = prediction.measure_t2w, [], Findings()
-    monkeypatch.setattr(prediction, "measure_t2w", lambda case, gland: measured.append(case.id) or alone(case, gland))
-    t2w_alone = replace(a_case, volumes={Sequence.T2W: a_case[Sequence.T2W]})
-    first = CasePredictor(t2w_alone, None, open_network, findings).predict(bundle)
-    second = CasePredictor(a_case, None, open_network, findings).predict(a_bundle(CROP))
-    assert len(measured) == 1
-    assert second.quality[: len(first.quality)] == first.quality
-    assert second.quality == measure_quality(a_case, first.labels)
-
-
 def test_what_another_network_of_the_same_weights_marks_is_not_what_a_search_finds(a_case, gland_network):
     bundle, _ = prediction.default_pair("anatomy-segmentation")
     open_network = lambda wanted: gland_network if "gland" in wanted.name else FakeSession(as_is)  # noqa: E731
@@ -528,127 +485,12 @@ def test_the_gland_itself_is_searched_everywhere(a_case):
     np.testing.assert_array_equal(whole.labels.array, around.labels.array)
 
 
-def test_options_are_given_at_once_or_one_by_one(a_case):
-    open_network = lambda bundle: FakeSession(as_is)  # noqa: E731
-    options = PredictOptions(crop="center", threshold=0.25)
-    at_once = predict(a_case, a_bundle(LESIONS), options=options, open_network=open_network)
-    one_by_one = predict(a_case, a_bundle(LESIONS), crop="center", threshold=0.25, open_network=open_network)
-    np.testing.assert_array_equal(at_once.labels.array, one_by_one.labels.array)
-    assert at_once.provenance.options == one_by_one.provenance.options
-    assert options.predicts_as(at_once.provenance.options)
-    with pytest.raises(ValueError, match="both were given"):
-        predict(a_case, a_bundle(LESIONS), crop="center", options=options)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"crop": "left"}, "Crop must be"),
-        ({"region": "left"}, "Region must be"),
-        ({"threshold": 2.0}, "threshold"),
-        ({"phase_axis": "up"}, "phase axis"),
-    ],
-)
-def test_options_that_cannot_be_are_refused_when_they_are_made(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        PredictOptions(**wrong)
-
-
-def test_a_result_records_what_was_asked_for(a_case):
-    open_network = lambda bundle: FakeSession(as_is)  # noqa: E731
-    asked = predict(a_case, a_bundle(LESIONS), threshold=0.25, crop="center", open_network=open_network)
-    defaults = {"crop": "auto", "threshold": None, "only_cspca": False, "phase_axis": "left-right"}
-    assert asked.provenance.options == {**defaults, "threshold": 0.25, "crop": "center"}
-    assert predict(a_case, a_bundle(LESIONS), open_network=open_network).provenance.options == defaults
-
-
 def test_no_sentence_asks_a_slicer_user_to_type_an_option():
     """What prediction raises is shown in a panel too; an option may be named in brackets beside what a panel has."""
     rooms = ("core", "encoders", "inference", "io", "tasks")
     files = [file for room in rooms for file in (ROOT / "VFMTransferLib" / room).rglob("*.py")]
     texts = [file.read_text(encoding="utf-8") for file in (*files, ROOT / "VFMTransferLib/bundles/catalog.py")]
     assert not re.findall(r"\b(?:by option|say --\w+|with --\w+|choose --\w+|\(--\w+\))", "\n".join(texts))
-
-
-def a_gland_of(case: Case, radius_mm: float = 14.0):
-    return ball(case[Sequence.T2W].geometry, (2.0, -1.0, 0.5), radius_mm)
-
-
-def test_the_gland_that_was_given_is_measured_with_the_psa(a_case):
-    options = PredictOptions(gland=a_gland_of(a_case), psa_ng_ml=5.5)
-    result = predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is), options=options)
-    gland = result.gland
-    assert gland is not None
-    assert gland.source == "as given"
-    assert gland.segmented_ml == pytest.approx(options.gland.volume_ml)
-    assert gland.segmented_ml == pytest.approx(4 / 3 * np.pi * 14**3 / 1000, rel=0.05)
-    assert gland.psa_density_segmented == pytest.approx(5.5 / gland.segmented_ml)
-    assert "psa" not in str(result.provenance.options)
-
-
-def test_a_gland_that_reaches_beyond_the_t2w_is_measured_whole_and_that_is_noted(a_case):
-    gland = a_gland_of(a_case)
-    t2w, middle = a_case[Sequence.T2W], int(np.argmax(gland.array.sum(axis=(1, 2))))
-    depth, height, width = t2w.array.shape
-    half = t2w.cropped_to((slice(middle, depth), slice(0, height), slice(0, width)))
-    cut = replace(a_case, volumes={**a_case.volumes, Sequence.T2W: half})
-    options = PredictOptions(gland=gland)
-    result, whole = (
-        predict(case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is), options=options)
-        for case in (cut, a_case)
-    )
-    assert result.gland == whole.gland
-    assert result.gland.segmented_ml == pytest.approx(gland.volume_ml)
-    share = gland.array[middle:].sum() / gland.array.sum()
-    assert any(note.startswith(f"t2w covers only {share:.0%} of") for note in result.provenance.notes)
-    assert not any(note.startswith("t2w covers only") for note in whole.provenance.notes)
-
-
-def test_a_gland_that_was_given_is_measured_where_the_network_marks_none(a_case):
-    options = PredictOptions(gland=a_gland_of(a_case), psa_ng_ml=5.5)
-    spec = with_preprocess("profound-upernet-anatomy", patch=(32, 48, 48), whole_volume=False)
-    spec = replace(spec, labels=(Label.PROSTATE,), head=replace(spec.head, out_channels=1), activation="sigmoid")
-    none = FakeSession(lambda x: np.full((1, 1, *x.shape[2:]), -9.0))
-    result = predict(a_case, a_bundle(spec), open_network=lambda bundle: none, options=options)
-    assert not result.labels.array.any()
-    assert result.gland.source == "as given"
-    assert result.gland.psa_density_segmented is not None
-    assert prediction.NO_DENSITY_NOTE not in result.provenance.notes
-
-
-def test_a_psa_without_a_known_gland_is_noted(a_case, no_bundle_installed):
-    options = PredictOptions(psa_ng_ml=5.5)
-    result = predict(a_case, a_bundle(CROP), open_network=lambda bundle: FakeSession(as_is), options=options)
-    assert result.gland is None
-    assert prediction.NO_DENSITY_NOTE in result.provenance.notes
-
-
-def marks_middle(reach: int):
-    """A network that marks so many slices to either side of its window's middle."""
-
-    def network(x):
-        logits = np.full((1, 1, *x.shape[2:]), -9.0)
-        middle = x.shape[2] // 2
-        logits[0, 0, max(middle - reach, 0) : middle + reach + 1, 20:44, 20:44] = 9
-        return logits
-
-    return network
-
-
-def test_quality_is_judged_on_the_outline_of_each_network(a_case):
-    spec = with_preprocess(MODELS["profound-upernet-anatomy"], patch=(32, 65, 65), whole_volume=False)
-    spec = replace(spec, labels=(Label.PROSTATE,), head=CROP.head, activation="sigmoid")
-
-    def covered(*reaches: int) -> list[float | None]:
-        networks = iter([FakeSession(marks_middle(reach)) for reach in reaches])
-        predictor = CasePredictor(a_case, PredictOptions(crop="center"), lambda bundle: next(networks))
-        results = [predictor.predict(a_bundle(spec, f"n{reach}")) for reach in reaches]
-        return [{one.name: one.value for one in result.quality}["t2w-covers-gland"] for result in results]
-
-    (small,), (large,) = covered(2), covered(30)
-    assert small > large
-    assert covered(2, 30) == [small, large]
-    assert covered(30, 2) == [large, small]
 
 
 def test_a_network_without_the_gland_predicts_the_same_after_one_that_had_it_looked_for(a_case, gland_network):
@@ -731,71 +573,6 @@ def test_a_network_of_one_sequence_needs_no_t2w(a_case):
     spec = with_preprocess("provicnet-adc", patch=(1, 32, 32))
     result = predict(alone, a_bundle(spec), open_network=lambda bundle: network)
     assert result.grid == result.labels.geometry == a_case[Sequence.ADC].geometry
-
-
-def test_lesions_bear_their_place_in_the_gland(a_case):
-    z, y, x = np.indices((32, 48, 48))  # the window lies around the gland, x to the left and y to the back
-    marked = ((z - 16) / 4) ** 2 + ((y - 30) / 4) ** 2 + ((x - 18) / 4) ** 2 < 1
-    session = FakeSession(lambda array: np.where(marked, 9.0, -9.0)[None, None])
-    predictor = CasePredictor(a_case, PredictOptions(gland=a_gland_of(a_case)), lambda bundle: session)
-    (lesion,) = predictor.predict(a_bundle(CROP)).lesions
-    assert lesion.position == "right, mid, posterior"
-    assert lesion.sectors
-    assert lesion.diameter_mm == pytest.approx(8 * 0.5, abs=1)
-    assert lesion.mean_adc >= lesion.adc_p10 > 0
-    assert lesion.high_b_ratio > 0
-
-
-def test_a_mask_of_something_else_is_refused_with_a_psa_and_noted_without_one(a_case):
-    small = a_gland_of(a_case, 5.0)
-    never = pytest.fail
-    with pytest.raises(ImageError, match="of a prostate"):
-        predict(a_case, a_bundle(LESIONS), open_network=never, options=PredictOptions(gland=small, psa_ng_ml=5.5))
-    result = predict(
-        a_case, a_bundle(LESIONS), open_network=lambda b: FakeSession(as_is), options=PredictOptions(gland=small)
-    )
-    assert result.gland is None
-    assert any("The gland was not measured" in note for note in result.provenance.notes)
-
-
-@pytest.mark.parametrize("psa", [0, -1, float("nan"), 1e6])
-def test_a_psa_that_cannot_be_one_is_refused(psa):
-    with pytest.raises(PsaError, match="PSA must be"):
-        PredictOptions(psa_ng_ml=psa)
-
-
-@pytest.mark.parametrize(
-    ("stated", "chosen", "axis", "words"),
-    [
-        (None, "auto", "left-right", "unknown; left-right was assumed"),
-        ("anterior-posterior", "auto", "anterior-posterior", "encoded along anterior-posterior, as DICOM states"),
-        ("anterior-posterior", "left-right", "left-right", ""),
-    ],
-)
-def test_the_phase_axis_is_what_dicom_states_else_assumed_and_noted(stated, chosen, axis, words, a_case):
-    about = {} if stated is None else {Sequence.HBV: Acquisition(phase_axis=stated)}
-    case = replace(a_case, acquisitions=about)
-    predictor = CasePredictor(case, PredictOptions(phase_axis=chosen))
-    assert predictor.options.phase_axis == axis
-    assert words in predictor._phase_note
-    assert predictor.options.recorded["phase_axis"] == axis
-
-
-def test_options_that_leave_the_axis_open_predict_as_those_that_were_recorded():
-    recorded = PredictOptions(phase_axis="anterior-posterior").recorded
-    assert PredictOptions().predicts_as(recorded)
-    assert PredictOptions().predicts_as(recorded, ["Diffusion was encoded along anterior-posterior, as DICOM states."])
-    assert not PredictOptions().predicts_as(recorded, [])  # of a result that depends on it
-    assert not PredictOptions(phase_axis="left-right").predicts_as(recorded)
-    assert not PredictOptions(crop="center").predicts_as(recorded)
-    assert not PredictOptions().predicts_as({})
-
-
-def test_the_vendors_polarity_is_part_of_the_note_on_the_phase_axis(a_case):
-    about = Acquisition(phase_axis="left-right", is_phase_positive=False)
-    case = replace(a_case, acquisitions={Sequence.HBV: about})
-    note = CasePredictor(case)._phase_note
-    assert "along left-right, toward the right by the vendor's polarity, as DICOM states" in note
 
 
 def test_a_comparison_gets_the_prostate_that_the_shipped_network_marks(a_case, monkeypatch):

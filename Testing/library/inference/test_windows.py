@@ -2,18 +2,13 @@
 
 import numpy as np
 import pytest
-from prediction_cases import FakeSession, a_small_case, ball, with_preprocess
+from prediction_cases import FakeSession, ball, with_preprocess
 from specs import MODELS, prepare
 
 from VFMTransferLib.core.errors import BundleError
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders.inputs import neighbor_slices, scale_slices
 from VFMTransferLib.inference.windows import infer
-
-
-@pytest.fixture
-def a_case():
-    return a_small_case()
 
 
 @pytest.mark.parametrize("whole_volume", [True, False])
