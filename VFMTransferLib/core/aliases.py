@@ -31,7 +31,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "errors": ("core.errors",),
     "estimators": ("study.estimators", "study.advice"),
     "export": ("bundles.onnx_export",),
-    "fast_convolution": ("encoders.layers",),
+    "fast_convolution": ("encoders.convolutions",),
     "fetching": ("bundles.fetching",),
     "finetune": ("training.finetune",),
     "grid_cell": ("study.run",),

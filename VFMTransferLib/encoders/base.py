@@ -367,7 +367,7 @@ class EncoderFamily(ABC):
 
     def build_for_training(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> nn.Module:
         """The same, with fast gradients on processors; the names and shapes of its tensors are those of `build`."""
-        from .layers import accelerate
+        from .convolutions import accelerate
 
         return accelerate(self.build(spec, drop_path, initial_output))
 

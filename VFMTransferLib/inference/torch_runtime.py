@@ -12,7 +12,7 @@ from ..bundles.bundle import Bundle
 from ..bundles.weights import load_network
 from ..core.errors import RuntimeUnavailableError
 from ..encoders.base import BOX, family_of
-from ..encoders.layers import accelerate
+from ..encoders.convolutions import accelerate
 from .runtimes import Session
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -27,7 +27,7 @@ from ..core.result import Provenance, Result
 from ..core.terms import Arm, OnProgress
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec, family_of
-from ..encoders.layers import accelerate
+from ..encoders.convolutions import accelerate
 from ..encoders.weights import encoder_parameters, load_encoder
 from ..inference.windows import infer
 from ..tasks import TASKS, Scores, score_case, score_results, task_of

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import ModelSpec
+from ..convolutions import Doubled, JoinedConv3d, JoinedConvModule, Region
 from ..image_heads import CostVolumeHead, ImageToImageHead
 from ..layers import (
     NORM_EPS,
@@ -23,11 +24,7 @@ from ..layers import (
     ClassifierHead,
     ConvModule,
     ConvNeXtBlock,
-    Doubled,
-    JoinedConv3d,
-    JoinedConvModule,
     LayerNorm,
-    Region,
     channels_first,
     channels_last,
     resize,

@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..base import ModelSpec
+from ..convolutions import accelerate
 from ..dense_pretext import CONTRASTIVE_WEIGHT, contrastive_loss, dense_network, draw_patches, with_encoders_of
-from ..layers import ConvNeXtBlock, accelerate, channels_last, resize, tissue_loss
+from ..layers import ConvNeXtBlock, channels_last, resize, tissue_loss
 from ..pretext import HIDDEN, MOST_DROPPED, TISSUES, PretextTask, View
 from ..synthetic import SYNTHETIC
 from .network import SECOND, ConvNeXtV2, ProFoundUPerNet, build
