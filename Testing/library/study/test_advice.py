@@ -181,6 +181,24 @@ def test_the_shipped_study_tells_which_gains_with_few_labels_are_certain(capsys)
     assert [line.endswith("0.234 to 0.283   +21.2 % (4.7 to 41.8)") for line in certain] == [True]
 
 
+def test_of_image_tasks_the_shipped_study_has_a_certain_gain_with_few_labels_alone(capsys):
+    found = {}
+    for task in ("super-resolution", "distortion-correction", "adc-translation"):
+        assert main(["advise", task, "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert not [row for row in document["measured"] if row["rpg_low"] > 0]
+        found[task] = [
+            (row["encoder"], row["labelled_cases"], row["n_seeds"])
+            for row in document["few_labels"]
+            if row["rpg_low"] > 0
+        ]
+    assert found == {
+        "super-resolution": [],
+        "distortion-correction": [],
+        "adc-translation": [("profound-synthetic", 4, 16)],
+    }
+
+
 def test_a_study_that_is_not_there_is_an_error(tmp_path, capsys):
     assert main(["advise", "classification", "--study", str(tmp_path / "nothing")]) == 1
     assert "must be the folder of a finished study, but has no runs.csv" in capsys.readouterr().err
