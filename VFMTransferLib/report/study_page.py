@@ -245,7 +245,7 @@ def _few_labels_html(
         heading=TITLE,
         subheading=" · ".join(("Label efficiency", *map(encoder_title, encoders), *tasks, f"{tested} test cases")),
         facts=(
-            (f"{gained} up, {lost} down", f"of {len(gains)} gains have an interval that leaves out 0"),
+            (f"{gained} up, {lost} down", f"of {len(gains)} gains have an interval that excludes 0"),
             (f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}", "labeled cases train a network"),
             (f"{total_device_hours(runs):.2f} h", _device_time_of(runs)),
         ),
@@ -353,7 +353,7 @@ def _facts(
     interval = "" if math.isnan(correlation.low) else minus(f" ({correlation.low:+.2f} to {correlation.high:+.2f})")
     return (
         (f"{planned - len(missing.trainings)} of {planned}", "trainings are in the tables"),
-        (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that leaves out 0"),
+        (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that excludes 0"),
         (f"ρ {rho}", f"rank correlation of gain and distance{interval}"),
         (f"{total_device_hours(tables.runs):.2f} h", _device_time_of(tables.runs)),
     )
