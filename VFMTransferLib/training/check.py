@@ -25,6 +25,7 @@ from ..core.volume import Volume
 from ..encoders import find_family, pretrained_families
 from ..encoders.inputs import needs_gland
 from ..io import read_case, read_mask
+from ..io.cases import GLAND, candidates_for
 from ..io.images import image_stem, is_image_name
 from ..tasks import find_task
 from ..tasks.base import DEFAULT_NAMES, Task
@@ -36,8 +37,7 @@ _SLICES = 8
 _IN_PLANE_MM = (0.2, 3.0)
 _THICKNESS_MM = (0.5, 6.0)
 _GLAND_ML = (8.0, 400.0)
-_MASK_WORDS = re.compile(r"gland|prostate|zone|lesion|mask|label|seg")
-_GLAND_WORDS = re.compile(r"gland|prostate")
+_MASK_WORD = re.compile(r"[a-z0-9]*(lesion|zone|mask|label|seg|segmentation)s?[0-9]*")
 # Word in a mask's name → its largest value, and what its values are.
 _MAX_VALUES = {"lesion": (5, "ISUP grade groups"), "zone": (2, "1 for peripheral, 2 for transition")}
 BINARY_LESIONS = (
@@ -97,7 +97,7 @@ def check_data(
             case, problem = _read(path, find_task(task))
             # Files that are no mask by name are left to `read_case`.
             files = [file for file in sorted(path.iterdir()) if is_image_name(file.name)]
-            masks = {image_stem(f.name): read_mask(f) for f in files if _MASK_WORDS.search(f.name.lower())}
+            masks = {image_stem(f.name): read_mask(f) for f in files if _is_mask(image_stem(f.name))}
         except VFMTransferError as error:
             findings.append(Finding("error", path.name, str(error)))
             continue
@@ -113,6 +113,20 @@ def check_data(
         findings.append(Finding("note", "", f"Splits: {shown}."))
     on_progress("done", 1.0)
     return DataReport(tuple(cases), tuple(findings))
+
+
+def _is_mask(stem: str) -> bool:
+    """Whether a file is a mask, by whole words of its name: the scan `ProstateX-0000_adc` is none."""
+    return _is_of_gland(stem) or any(map(_MASK_WORD.fullmatch, _words(stem)))
+
+
+def _is_of_gland(stem: str) -> bool:
+    is_whole = any(word.endswith("gland") for word in _words(stem))  # as `wholegland`
+    return bool(candidates_for(GLAND, [Path(f"{stem}.nii")])) or (is_whole and not _MASK_WORD.search(stem.lower()))
+
+
+def _words(stem: str) -> list[str]:
+    return re.split(r"[^a-z0-9]+", stem.lower())
 
 
 def _read(path: Path, task: Task) -> tuple[Case, str]:
@@ -172,7 +186,7 @@ def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: 
                 found = f"{mask.array.min()} to {mask.array.max()}"
                 yield Finding("error", name, f"Values of mask {stem} must be 0 to {largest} ({values}), got {found}.")
         ml = float(np.count_nonzero(mask.array)) * mask.geometry.voxel_volume_ml
-        if _GLAND_WORDS.search(stem.lower()) and not _GLAND_ML[0] <= ml <= _GLAND_ML[1]:
+        if _is_of_gland(stem) and not _GLAND_ML[0] <= ml <= _GLAND_ML[1]:
             yield Finding("warning", name, f"Mask {stem} marks {ml:.1f} ml, which is no usual prostate.")
         if Sequence.T2W not in case or mask.geometry.equals(case[Sequence.T2W].geometry):
             continue
@@ -189,7 +203,7 @@ def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: 
 def _missing_truth(folder: Path, task: Task, cases: list[CheckedCase]) -> Iterator[Finding]:
     """What training refuses for want of a truth, but for cases without any mask, which are known already."""
     lacking: dict[str, list[str]] = {}
-    without = [case for case in cases if not any(_GLAND_WORDS.search(stem.lower()) for stem in case.labels)]
+    without = [case for case in cases if not any(map(_is_of_gland, case.labels))]
     if task.finds_gland:
         sentence = f"{task.title} is learned from a mask of the prostate, which is missing."
         lacking[sentence] = [case.name for case in without if case.labels]

@@ -80,6 +80,32 @@ def test_a_mask_of_something_else_is_none_of_the_prostate(tmp_path):
     assert [found for found in sentences(check_data(tmp_path, ANATOMY), "warning") if "mask" in found] == expected
 
 
+@pytest.mark.parametrize("name", ["ProstateX-0001", "prostate_7", "Segovia-label1x", "UKE prostate"])
+def test_a_scan_whose_name_holds_that_of_its_case_is_no_mask(tmp_path, name):
+    folder = tmp_path / name
+    write_case(folder, adc=an_adc(), hbv=an_hbv(), lesion=big_gland())
+    for file in folder.glob("*.nii.gz"):
+        if file.name.split(".")[0] in ("t2w", "adc", "hbv"):
+            file.rename(folder / f"{name}_{file.name}")
+    report = check_data(tmp_path, LESIONS)
+    assert report.is_fit
+    assert [sorted(case.labels) for case in report.cases] == [["gland", "lesion"]]
+    assert len(report.cases[0].sequences) == 3
+
+
+@pytest.mark.parametrize(
+    ("stem", "is_of_gland"),
+    [("gland_taps", True), ("wholegland", True), ("prostate", True), ("ProstateX-0001_lesion", False)]
+    + [("prostate_zones", False), ("T2Wseg", False), ("lesion2", False), ("peripheral_mask", False)],
+)
+def test_a_mask_is_recognized_by_words_of_its_name(tmp_path, stem, is_of_gland):
+    write_case(tmp_path / "one", gland=None, adc=an_adc(), hbv=an_hbv(), **{stem: a_gland()})
+    report = check_data(tmp_path, LESIONS)
+    assert [list(case.labels) for case in report.cases] == [[stem]]
+    is_measured = f"one: Mask {stem} marks 2.5 ml, which is no usual prostate." in sentences(report, "warning")
+    assert is_measured == is_of_gland
+
+
 def test_a_file_that_cannot_be_read_does_not_stop_the_others(tmp_path):
     write_case(tmp_path / "good")
     (tmp_path / "bad").mkdir()
