@@ -112,7 +112,7 @@ def atomic_folder(folder: Path, overwrite: bool = False, check: Callable[[Path],
             remove_leftovers(folder.parent, folder.name)
             if os.path.ismount(folder):
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(folder))
-            work = folder.with_name(f".{folder.name}.{_owner()}.part")
+            work = part_of_folder(folder)
             work.mkdir()
             _share_as(folder, work)
         try:
@@ -378,6 +378,11 @@ def _is_at_work(found: re.Match[str], left: Path) -> bool:
             return bool(psutil.pid_exists(process))
         return time.time() - left.stat().st_mtime < _LEFT_AFTER_S
     return True
+
+
+def part_of_folder(folder: Path) -> Path:
+    """Where a folder is written until it is whole, beside it; `remove_leftovers` knows it by its name."""
+    return folder.with_name(f".{folder.name}.{_owner()}.part")
 
 
 def _owner() -> str:

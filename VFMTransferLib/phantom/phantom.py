@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import random
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -472,5 +474,5 @@ def read_phantom(path: Path) -> Phantom:
                 t2w_full_resolution=volumes.get("t2w_full_resolution"),
                 tissues=_tissues_in(volumes),
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(f"Phantom {path.name} must be whole, but cannot be read. Remove it.") from error

@@ -76,7 +76,7 @@ from ..study.summary import (
     summarize,
     write_summary,
 )
-from ..study.tables import DistanceRow, RunRow, StudyTables, networks_of, read_rows, read_tables
+from ..study.tables import DistanceRow, RunRow, StudyTables, networks_of, read_rows, read_tables, training_phantoms
 from ..tasks import TASKS
 from . import charts
 from .charts import minus
@@ -110,7 +110,11 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     config = read_config(study / CONFIG) if has_plan else None
     folder = study if folder is None else folder
     _require_no_others(folder)
-    trained = {} if config is None else {task: config.groups_of(task).train.count for task in config.tasks}
+    trained = (
+        training_phantoms(study, tasks_of(tables.runs))
+        if config is None
+        else {task: config.groups_of(task).train.count for task in config.tasks}
+    )
     efficiency = label_efficiency(tables, trained)
     plan, whole = None if config is None else plan_of(config), tables.of_size()
     missing = missing_runs(tables, plan or whole_study(whole.runs))

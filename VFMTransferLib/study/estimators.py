@@ -115,7 +115,7 @@ class Candidate:
     def trial(self) -> Trial:
         cases = {case.case.id: case for case in self.cases}
         split = replace(self.config.split, train=tuple(cases), validation=(), test=())
-        schedule = replace(self.config.schedule, steps=TRIAL_STEPS, checkpoint_every=TRIAL_STEPS)
+        schedule = replace(self.config.schedule, steps=TRIAL_STEPS, checkpoint_every=TRIAL_STEPS, patience=None)
         config = replace(self.config, split=split, schedule=schedule, measure_every=1)
         losses = {}
         for arm in Arm:

@@ -23,7 +23,7 @@ from scipy import stats
 from .config import split_arm
 from .label_efficiency import EFFICIENCY, EfficiencyRow, label_efficiency
 from .summary import BOTH, SummaryRow, rank_correlations, ranked_within_encoders, summarize
-from .tables import RUNS, RunRow, read_rows, read_rows_if_any, read_tables, write_rows
+from .tables import RUNS, RunRow, read_rows, read_rows_if_any, read_tables, training_phantoms, write_rows
 
 ESTIMATES, FORECAST = "estimates.csv", "forecast.csv"
 FEW_LABELS = "label-efficiency"
@@ -114,7 +114,7 @@ def read_finished_study(folder: Path, task: str | None = None) -> FinishedStudy:
         return FinishedStudy()
     tables = read_tables(folder)
     own = replace(tables, runs=tuple(run for run in tables.runs if task in (None, run.task)))
-    few_labels = list(label_efficiency(own))
+    few_labels = list(label_efficiency(own, training_phantoms(folder, {run.task for run in own.runs})))
     for path in sorted((folder / FEW_LABELS).rglob(EFFICIENCY)):
         few_labels += [row for row in read_rows(path, EfficiencyRow) if task in (None, row.task)]
     forecasts = read_rows_if_any(folder / FORECAST, ForecastRow)

@@ -59,10 +59,12 @@ def label_efficiency(
     sizes.
 
     Args:
-        all_cases: Task → how many phantoms train its other runs, which then are the largest size.
+        all_cases: Task → how many phantoms train its other runs, which then are the largest size. Where it is not
+            known, how many cases are replaced is not either, but for those that fewer reach.
     """
     sizes = {(run.trained_on, run.labelled_cases) for run in tables.runs if run.labelled_cases}
     found: dict[tuple[str, str, str, str], dict[int, tuple[list[RunRow], StudyTables]]] = defaultdict(dict)
+    unknown: set[tuple[str, str]] = set()  # whose runs with all phantoms have no known size
     for trained_on, size in sorted(sizes) + [("", 0)] * bool(sizes):
         part = tables.of_size(size, trained_on).by_pretraining()
         runs: dict[tuple[str, str], list[RunRow]] = defaultdict(list)
@@ -71,6 +73,8 @@ def label_efficiency(
         for (encoder, task), own in runs.items():
             number, source = (size, trained_on) if size else ((all_cases or {}).get(task, 0), PHANTOMS)
             paired = paired_runs(own)
+            if paired and not number:
+                unknown.add((encoder, task))
             if number and paired:
                 for measured in (paired, *_by_precision(paired, part)):
                     found[encoder, task, source, measured[0].metric][number] = (measured, part)
@@ -96,6 +100,8 @@ def label_efficiency(
             own, gain, replaced = by_size[size][0], gains[size], math.nan
             if compared:
                 replaced = replaced_cases(size, compared[size]["pretrained"][0], scratch, own[0].higher_is_better)
+                if source == PHANTOMS and (encoder, task) in unknown and replaced == math.inf:
+                    replaced = math.nan
             values = (*reached["pretrained"], *reached["scratch"], gain.percent, gain.low, gain.high, replaced)
             rows.append(EfficiencyRow(encoder, task, source, size, metric, *values, gain.n_cases, gain.n_seeds))
     order = {source: place for place, source in enumerate((PHANTOMS, REAL))}

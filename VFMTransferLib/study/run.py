@@ -23,7 +23,7 @@ from ..bundles.bundle import read_bundle
 from ..bundles.weights import bundle_encoder_weights
 from ..core import __version__
 from ..core.decoding import to_json
-from ..core.errors import ConfigError, DatasetError
+from ..core.errors import ConfigError, DatasetError, DivergedError
 from ..core.files import write_file
 from ..core.result import Result
 from ..core.terms import OnProgress
@@ -53,6 +53,7 @@ from .tables import CandidateRow, CurveRow, DistanceRow, MetricRow, RunResult, R
 from .workspace import Workspace, phantoms_of_pretraining, real_cases, run_cases, shared_test_cases, split_of_run
 
 _STAMP = "config.sha256"
+_DIVERGED = "diverged.txt"
 SCORE = "score"  # the primary measure in a training's history
 # Stochastic depth draws from the process's own random state, so that a process trains one network at a time.
 _ONE_AT_A_TIME = threading.Lock()
@@ -96,7 +97,11 @@ class TrainedStudy:
 def _is_finished(folder: Path, sha256: str) -> bool:
     """Whether a folder holds a training of some settings: its result is written when it has ended."""
     stamp = folder / _STAMP
-    return (folder / CHECKPOINT).is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == sha256
+    return (
+        any((folder / name).is_file() for name in (CHECKPOINT, _DIVERGED))
+        and stamp.is_file()
+        and stamp.read_text(encoding="utf-8") == sha256
+    )
 
 
 def _with_tests_of(config: StudyConfig, other: StudyConfig) -> StudyConfig:
@@ -240,25 +245,38 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     """The training of a run: from its checkpoint, if there is one, to its end.
 
     Of several rates all are trained, and the training whose validation score is best at its end is returned, the first
-    of equally good ones. One that is finished is read as it is, since its settings and the library's version are
-    stamped. A checkpoint of other settings is removed; one that is damaged is a CheckpointError and kept, since it may
-    be the work of days. If another version of the library trained in this workspace, it is an OutputError.
+    of equally good ones; rates that diverge are left out, and it is a DivergedError where all do. One that is finished
+    is read as it is, since its settings and the library's version are stamped. A checkpoint of other settings is
+    removed; one that is damaged is a CheckpointError and kept, since it may be the work of days. If another version of
+    the library trained in this workspace, it is an OutputError.
     """
     workspace.require_library()
     settings = training_configs(run, config)
     if len(settings) == 1:
         return _trained(settings[0], run, config, workspace, run.name, on_progress)
-    trainings = []
+    trainings: dict[str, Run] = {}
+    diverged = ""
     for number, (one, name) in enumerate(zip(settings, _training_names(run, settings), strict=True), start=1):
         report = None if on_progress is None else _part_of(on_progress, number, len(settings))
-        trainings.append(_trained(one, run, config, workspace, name, report))
-    scores = [_validated(training, TASKS[run.task].higher_is_better) for training in trainings]
-    if max(scores) == -math.inf:
+        mark = workspace.training(name) / _DIVERGED
+        _require_stamp(mark.parent, run_sha256(run, config))
+        if not mark.is_file():
+            try:
+                trainings[name] = _trained(one, run, config, workspace, name, report)
+            except DivergedError as error:
+                write_file(mark, str(error))  # so that no resumed study trains it again
+        if mark.is_file():
+            diverged = mark.read_text(encoding="utf-8")
+    if not trainings:
+        raise DivergedError(f"{run.title} must be trained with rates of which one does not diverge. {diverged}")
+    scores = {name: _validated(one, TASKS[run.task].higher_is_better) for name, one in trainings.items()}
+    best = max(scores, key=lambda name: scores[name])
+    if scores[best] == -math.inf:
         raise DatasetError(
             f"The rates of {run.task} are chosen by the validation score, but none is defined: the validation phantoms "
             "must show what is scored, as a cancer, or both classes. Use more of them."
         )
-    return trainings[scores.index(max(scores))]
+    return trainings[best]
 
 
 def _training_names(run: RunKey, settings: Sequence[FinetuneConfig]) -> list[str]:

@@ -290,6 +290,16 @@ def means_of_arms(
     return found
 
 
+def _are_of(rankings: Sequence[Ranking], runs: Sequence[RunRow], tables: StudyTables, arm: str) -> bool:
+    """Whether candidates are those of the runs: their table may be missing, or older than that of the runs."""
+    of_arm = _OfArm.of(runs, arm)
+    if of_arm.is_left_out or not math.isfinite(runs[0].value):  # no run has the precision of these cases
+        return any(row.task == runs[0].task for row in tables.candidates)
+    reported = {run.seed: run.value for run in runs if run.arm == arm}
+    own = [float(ranking.precision(np.ones((1, ranking.cases)))[0]) for ranking in rankings]
+    return bool(np.allclose(own, [reported[seed] for seed in of_arm.seeds], rtol=0.0, atol=1e-6, equal_nan=True))
+
+
 @dataclass(frozen=True)
 class ArmValues:
     """What an arm's metric is computed from, and the names of the cases."""
@@ -304,7 +314,7 @@ def values_of_arms(paired: Sequence[RunRow], tables: StudyTables) -> dict[str, A
 
 
 def values_of_arm(runs: Sequence[RunRow], tables: StudyTables, arm: str) -> ArmValues | None:
-    """What an arm's metric is made of, None where a case lacks it.
+    """What an arm's metric is made of, None where a case lacks it, or the candidates of its lesions are not the runs'.
 
     Of real cases that were left out each is tested by one seed, so that all count as those of one.
     """
@@ -314,7 +324,8 @@ def values_of_arm(runs: Sequence[RunRow], tables: StudyTables, arm: str) -> ArmV
         return None
     values, cases = found
     if metric == PRECISION:
-        return ArmValues(Precisions(_rankings(runs, tables, arm, values, cases)), cases)
+        rankings = _rankings(runs, tables, arm, values, cases)
+        return ArmValues(Precisions(rankings), cases) if _are_of(rankings, runs, tables, arm) else None
     if metric != AREA:
         return ArmValues(Means(values), cases)
     truth = _by_seed_and_case(runs, tables, arm, TRUE)

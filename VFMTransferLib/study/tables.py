@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -30,6 +30,7 @@ SPLIT = "split.json"  # beside the tables: which cases trained and test, and who
 FORMAT = 1  # of a run's result
 LATE = 0.2  # the last part of a fixed number of steps in which the best validation value must not lie
 Row = TypeVar("Row")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -226,18 +227,20 @@ def read_tables(folder: Path) -> StudyTables:
 def write_tables(tables: StudyTables, folder: Path) -> None:
     """Write all tables, each whole or not at all, that of candidates where there are any; OutputError if the folder
     cannot be written.
+
+    The runs come last, so that a run in their table has its rows in all others whenever the process ends.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder / RUNS, RunRow, tables.runs)
-    write_rows(folder / METRICS, MetricRow, tables.metrics)
-    write_rows(folder / CURVES, CurveRow, tables.curves)
-    write_rows(folder / DISTANCES, DistanceRow, tables.distances)
     if tables.candidates:
         write_rows(folder / CANDIDATES, CandidateRow, tables.candidates)
     else:
         with writing(folder):
             (folder / CANDIDATES).unlink(missing_ok=True)
+    write_rows(folder / METRICS, MetricRow, tables.metrics)
+    write_rows(folder / CURVES, CurveRow, tables.curves)
+    write_rows(folder / DISTANCES, DistanceRow, tables.distances)
+    write_rows(folder / RUNS, RunRow, tables.runs)
 
 
 def read_rows(path: Path, kind: type[Row]) -> tuple[Row, ...]:
@@ -371,16 +374,38 @@ def networks_of(study: Path) -> str:
     Raises:
         DatasetError: `split.json` is damaged.
     """
+    return _in_split(study, lambda document: _checked(str, document.get("networks", "")), "")
+
+
+def training_phantoms(study: Path, tasks: Iterable[str]) -> dict[str, int]:
+    """Task → how many phantoms train its runs that have them all; empty where the study does not state it.
+
+    Raises:
+        DatasetError: `split.json` is damaged.
+    """
+
+    def counts(document: dict[str, Any]) -> dict[str, int]:
+        own = _checked(dict, document.get("tasks with phantoms of their own", {}))
+        counts = dict.fromkeys(tasks, len(_checked(list, document["train"])))
+        return counts | {task: len(_checked(list, split["train"])) for task, split in own.items()}
+
+    return _in_split(study, counts, {})
+
+
+def _checked(kind: type[Found], value: object) -> Found:
+    if not isinstance(value, kind):
+        raise TypeError(f"{kind.__name__} was expected")
+    return value
+
+
+def _in_split(study: Path, find: Callable[[dict[str, Any]], Found], default: Found) -> Found:
+    """What `split.json` states; the default where there is none."""
     path = study / SPLIT
     if not path.is_file():
-        return ""
+        return default
     try:
-        document = parse_json(read_small(path))
-        found = document.get("networks", "")
-        if isinstance(found, str):
-            return found
-        raise TypeError
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return find(_checked(dict, parse_json(read_small(path))))
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(
             f"{SPLIT} must be that of a study, but cannot be read. Restore it, or remove it where the study trains "
             "its networks itself."

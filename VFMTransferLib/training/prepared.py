@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,7 +30,7 @@ from ..core import __version__
 from ..core.case import Case
 from ..core.decoding import from_json, to_json
 from ..core.errors import DatasetError
-from ..core.files import writing
+from ..core.files import part_of_folder, remove_leftovers, writing
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..phantom import Phantom
@@ -139,8 +138,9 @@ def _add(digest: Any, name: str, volume: Volume) -> None:
 
 def _write(samples: CaseSamples | TissueSamples, path: Path) -> None:
     """Write all, or nothing; where another process was faster, what it wrote stays."""
-    work = path.parent / f".{path.name}-{uuid.uuid4().hex[:8]}"
+    work = part_of_folder(path)
     with writing(path):
+        remove_leftovers(path.parent, path.name)
         try:
             document: dict[str, Any] = {"kind": type(samples).__name__, "fields": _write_fields(samples, work)}
             fresh = getattr(samples, _FRESH, None)

@@ -355,7 +355,15 @@ def test_one_phantom_serves_every_task_and_is_made_once(tmp_path, monkeypatch):
     assert len(list((tmp_path / "phantoms").iterdir())) == 2
 
 
-def test_a_damaged_phantom_is_named(tmp_path):
-    (tmp_path / "one.npz").write_bytes(b"PK broken")
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_a_damaged_phantom_is_named(tmp_path, share):
+    store_phantom(make_phantom(3, **T2W_ONLY), tmp_path / "one.npz")
+    whole = (tmp_path / "one.npz").read_bytes()
+    for damaged in (whole[: int(len(whole) * share)], b"PK broken", whole[:200] + bytes(400) + whole[600:]):
+        (tmp_path / "one.npz").write_bytes(damaged)
+        require_named(tmp_path)
+
+
+def require_named(tmp_path):
     with pytest.raises(DatasetError, match=r"Phantom one\.npz must be whole"):
         read_phantom(tmp_path / "one.npz")

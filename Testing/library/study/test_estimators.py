@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -101,6 +102,15 @@ def test_a_few_steps_of_the_same_start_gain_nothing():
     trial = other.trial
     assert few_steps(other) == pytest.approx(100 * (trial.scratch - trial.pretrained) / trial.scratch)
     assert few_steps(other) != 0
+
+
+def test_the_trial_of_a_study_with_patience_needs_no_cases_that_validate():
+    config = tiny_study_config("profound", "adc-translation")
+    patient = replace(config, schedule=replace(config.schedule, patience=0.3))
+    plain, other = (
+        Candidate(one, studies_of("adc-translation"), random_weights(one.model, 40)) for one in (config, patient)
+    )
+    assert other.trial == plain.trial
 
 
 def test_networks_too_large_for_a_trial_take_no_steps(monkeypatch):

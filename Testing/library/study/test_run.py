@@ -18,7 +18,14 @@ from small_sweeps import PROFOUND, a_document, prepared_sweep, write_config
 
 from VFMTransferLib.bundles.bundle import read_bundle
 from VFMTransferLib.bundles.weights import bundle_encoder_weights
-from VFMTransferLib.core.errors import CheckpointError, ConfigError, DatasetError, OutputError, RuntimeUnavailableError
+from VFMTransferLib.core.errors import (
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    DivergedError,
+    OutputError,
+    RuntimeUnavailableError,
+)
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.inference import doctor
@@ -29,7 +36,7 @@ from VFMTransferLib.study import sweep as sweep_module
 from VFMTransferLib.study.config import RunKey, pretraining, read_config
 from VFMTransferLib.study.estimators import try_estimators
 from VFMTransferLib.study.forecast import EstimateRow
-from VFMTransferLib.study.run import run_one, trained_run, training_config
+from VFMTransferLib.study.run import TrainedStudy, run_one, trained_run, training_config
 from VFMTransferLib.study.summary import summarize
 from VFMTransferLib.study.sweep import Sweep
 from VFMTransferLib.study.tables import collect_tables, read_result, read_rows, read_tables, results_in, write_result
@@ -285,6 +292,26 @@ def test_no_rate_is_chosen_where_no_validation_score_is_defined(tmp_path, monkey
     monkeypatch.setattr(study_run, "_validated", lambda *_: -np.inf)
     with pytest.raises(DatasetError, match="chosen by the validation score, but none is defined"):
         trained_run(SCRATCH, sweep.config, sweep.workspace)
+
+
+def test_a_rate_that_diverges_is_left_out_and_not_trained_again(tmp_path, monkeypatch):
+    task, rates = "anatomy-segmentation", [{"learning_rate": 1e30}, {"learning_rate": 1e-3}]
+    document = a_document(real=None, tasks={task: {"profound": {"steps": 4, "rates": rates}}})
+    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, document))
+    run = RunKey("profound", task, "scratch", 0)
+    assert run_one(run, sweep.config, sweep.workspace).row.learning_rate == 1e-3
+    monkeypatch.setattr(study_run, "finetune", lambda *_, **__: pytest.fail("a rate was trained again"))
+    chosen = trained_run(run, sweep.config, sweep.workspace)
+    assert TrainedStudy(sweep.config, sweep.workspace).training(run, sweep.config).history == chosen.history
+
+
+def test_rates_that_all_diverge_are_an_error_each_time(tmp_path):
+    rates = [{"learning_rate": 1e30}, {"learning_rate": 1e29}]
+    document = a_document(real=None, tasks={"anatomy-segmentation": {"profound": {"steps": 4, "rates": rates}}})
+    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, document))
+    for _ in range(2):
+        with pytest.raises(DivergedError, match=r"rates of which one does not diverge.* it diverged"):
+            trained_run(SCRATCH, sweep.config, sweep.workspace)
 
 
 def test_runs_of_one_rate_have_no_column_of_rates(done):

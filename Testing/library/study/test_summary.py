@@ -13,6 +13,7 @@ from scipy import stats
 
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.metrics.classification import auroc
+from VFMTransferLib.study import tables as study_tables
 from VFMTransferLib.study.intervals import Areas, Means, gain_over_cases, relative_performance_gain
 from VFMTransferLib.study.summary import (
     SUMMARY,
@@ -38,6 +39,7 @@ from VFMTransferLib.study.tables import (
 
 SHIPPED = Path(__file__).parents[3] / "Resources" / "Study"
 CASES = ("a", "b", "c", "d")
+LESIONS = "lesion-segmentation"
 
 
 def a_run(arm: str, seed: int, value: float, task: str = "adc-translation", encoder: str = "profound") -> RunRow:
@@ -377,6 +379,40 @@ def test_a_shipped_summary_follows_from_its_tables(folder):
     for one, other in zip(stated, found, strict=True):
         numbers = [[value for value in vars(row).values() if isinstance(value, float)] for row in (one, other)]
         assert numbers[0] == pytest.approx(numbers[1], nan_ok=True)
+
+
+def test_average_precision_is_of_the_runs_own_candidates_or_without_an_interval():
+    tables = read_tables(SHIPPED)
+    own = {name: [row for row in getattr(tables, name) if row.task == LESIONS] for name in ("runs", "metrics")}
+    known = StudyTables(tuple(own["runs"]), tuple(own["metrics"]), candidates=tables.candidates)
+    older = tuple(row for row in tables.candidates if row.seed != 2)  # of before the last seed was trained
+    for gain, *others in zip(
+        *(summarize(replace(known, candidates=c)) for c in (known.candidates, older, ())), strict=True
+    ):
+        for other in others:
+            values = (other.pretrained, other.scratch, other.rpg_percent)
+            assert values == pytest.approx((gain.pretrained, gain.scratch, gain.rpg_percent))
+            assert math.isfinite(gain.rpg_low)
+            assert math.isnan(other.rpg_low)
+
+
+def test_a_run_in_the_tables_has_its_rows_in_all_of_them_however_writing_ends(tmp_path, monkeypatch):
+    before, after = a_study(), a_study(gain=0.3)
+    after = replace(after, runs=tuple(replace(run, seed=run.seed + 2) for run in after.runs))
+    write = study_tables.write_rows
+    for last in ("metrics.csv", "curves.csv", "distances.csv", "runs.csv"):
+        write_tables(before, tmp_path)
+
+        def stopped(path, kind, rows, last=last):
+            if path.name == last:
+                raise KeyboardInterrupt
+            write(path, kind, rows)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(study_tables, "write_rows", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                write_tables(after, tmp_path)
+        assert read_tables(tmp_path).runs == before.runs
 
 
 def test_a_shipped_value_is_the_mean_over_its_test_cases():

@@ -95,8 +95,16 @@ def test_a_scan_whose_name_holds_that_of_its_case_is_no_mask(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("stem", "is_of_gland"),
-    [("gland_taps", True), ("wholegland", True), ("prostate", True), ("ProstateX-0001_lesion", False)]
-    + [("prostate_zones", False), ("T2Wseg", False), ("lesion2", False), ("peripheral_mask", False)],
+    [
+        ("gland_taps", True),
+        ("wholegland", True),
+        ("prostate", True),
+        ("ProstateX-0001_lesion", False),
+        ("prostate_zones", False),
+        ("T2Wseg", False),
+        ("lesion2", False),
+        ("peripheral_mask", False),
+    ],
 )
 def test_a_mask_is_recognized_by_words_of_its_name(tmp_path, stem, is_of_gland):
     write_case(tmp_path / "one", gland=None, adc=an_adc(), hbv=an_hbv(), **{stem: a_gland()})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import threading
 import weakref
 from dataclasses import replace
@@ -109,6 +111,19 @@ def test_whatever_decides_a_case_changes_where_it_lies(tmp_path):
     others = [path(tiny_labeled_case(1)), path(flipped), path(network=replace(spec, preprocess=grid))]
     assert len({path(), *others}) == 4
     assert case_identity(case) != case_identity(replace(case, category="PI-RADS 3"))
+
+
+def test_what_a_killed_process_left_half_prepared_is_removed(tmp_path):
+    script = (
+        "import os; from pathlib import Path; from VFMTransferLib.training import prepared; "
+        "prepared._write_fields = lambda owner, folder: (folder.mkdir(parents=True), os.kill(os.getpid(), 9)); "
+        f"prepared._write(None, Path({str(tmp_path / 'case')!r}))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".case.")
+    module._write(samples_of(tiny_labeled_case(0), tiny_config().model), tmp_path / "case")
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
 
 
 def test_a_damaged_case_is_named(tmp_path):
