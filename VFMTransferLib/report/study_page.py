@@ -59,6 +59,7 @@ from ..study.overview import (
     naive_arm,
     plan_of,
     real_rows,
+    shared_cases,
     task_title,
     tasks_of,
     total_device_hours,
@@ -599,7 +600,7 @@ def _real(tables: StudyTables) -> dict[str, tuple[int, list[Column], list[tuple[
 
 
 def _column_mean(rows: Sequence[RealRow], column: Column) -> float | None:
-    values = [row.values[column] for row in rows if column in row.values]
+    values = [row.values[column] for row in shared_cases(rows) if column in row.values]
     return mean(values) if values else None
 
 
@@ -632,6 +633,7 @@ _FUNCTIONS: dict[str, Any] = {
     "number": _number,
     "outlines_of": _outlines_of,
     "scores": _scores,
+    "shared_cases": shared_cases,
     "task_title": task_title,
     "unit": _unit,
 }

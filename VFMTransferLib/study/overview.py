@@ -99,7 +99,7 @@ def naive_arm(values: Iterable[ArmValue]) -> ArmValue | None:
 
 
 def real_rows(metrics: Iterable[MetricRow]) -> tuple[RealRow, ...]:
-    """The numbers of real cases, one row a case and measure, means over seeds."""
+    """The numbers of real cases, one row a case and measure, means over the seeds that have one."""
     values: dict[tuple[str, str, str], dict[Column, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in metrics:
         if row.data == REAL and row.case and math.isfinite(row.value):
@@ -108,6 +108,12 @@ def real_rows(metrics: Iterable[MetricRow]) -> tuple[RealRow, ...]:
         RealRow(*key, {column: mean(found[column]) for column in sorted(found, key=column_place)})
         for key, found in values.items()
     )
+
+
+def shared_cases(rows: Sequence[RealRow]) -> list[RealRow]:
+    """Those of a measure in which every arm that has it somewhere has a value, so that their means can be compared."""
+    arms = {column for row in rows for column in row.values}
+    return [row for row in rows if arms <= row.values.keys()]
 
 
 def cases_better(rows: Sequence[RealRow], column: Column, higher_is_better: bool | None) -> tuple[int, int]:

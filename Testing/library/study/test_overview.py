@@ -24,6 +24,7 @@ from VFMTransferLib.study.overview import (
     naive_arm,
     plan_of,
     real_rows,
+    shared_cases,
     tasks_of,
     total_device_hours,
     whole_study,
@@ -144,6 +145,20 @@ def test_real_cases_are_means_over_seeds_and_count_against_the_trivial_baseline(
     assert cases_better(rows, ("profound", "scratch"), higher_is_better=False) == (1, 2)  # 10 against 10 is no better
     assert cases_better(rows, ("profound", "scratch"), higher_is_better=True) == (0, 2)
     assert {row.case for row in real_rows(GRID.metrics)} == set(PATIENTS)
+
+
+def test_means_over_real_cases_are_of_those_in_which_every_arm_has_a_value():
+    """HD95 is not defined where nothing is marked: from scratch on the hardest patient."""
+    found = {("pretrained", 0): (4.0, 5.0, 40.0), ("scratch", 0): (5.0, 6.0, math.nan)}
+    metrics = [
+        MetricRow("profound", "anatomy-segmentation", arm, seed, "real", case, "hd95_mm", value)
+        for (arm, seed), values in found.items()
+        for case, value in zip("abc", values, strict=True)
+    ]
+    rows = real_rows(metrics)
+    assert [row.values[("profound", "pretrained")] for row in rows] == [4.0, 5.0, 40.0]
+    assert [row.values.get(("profound", "scratch")) for row in rows] == [5.0, 6.0, None]
+    assert [row.case for row in shared_cases(rows)] == ["a", "b"]
 
 
 def test_device_hours_are_of_all_runs():
