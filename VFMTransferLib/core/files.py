@@ -96,6 +96,7 @@ def atomic_folder(folder: Path, overwrite: bool = False, check: Callable[[Path],
         OutputError: `folder` is not to be replaced, holds the current folder, or cannot be written; the disk is full.
     """
     require = check if overwrite else _require_free
+    before = _identity(folder)
     if _holds_current_folder(folder):  # whose shell would be left in a folder that is gone
         raise OutputError(
             f"'{given_name(folder)}' must be a folder that can be replaced, but is the current folder, or holds it. "
@@ -112,6 +113,8 @@ def atomic_folder(folder: Path, overwrite: bool = False, check: Callable[[Path],
             remove_leftovers(folder.parent, folder.name)
             if os.path.ismount(folder):
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(folder))
+            if folder.is_dir() and not os.access(folder, os.W_OK):  # known before the block, which may be hours of work
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
             work = part_of_folder(folder)
             work.mkdir()
             _share_as(folder, work)
@@ -126,7 +129,7 @@ def atomic_folder(folder: Path, overwrite: bool = False, check: Callable[[Path],
                         file.chmod(mode)
                 try:
                     with writing(folder):  # a program may hold the folder open
-                        _replace_folder(work, folder, require)
+                        _replace_folder(work, folder, require, before)
                 except OutputError as error:  # the block may have been hours of work
                     kept = _move_to_free_name(work, folder)
                     raise OutputError(f"{error} What was written is kept in '{kept.name}'.") from error
@@ -394,10 +397,22 @@ def _machine() -> str:
     return f"{zlib.crc32(platform.node().encode('utf-8', 'replace')):08x}"
 
 
-def _replace_folder(work: Path, folder: Path, require: Callable[[Path], None] | None) -> None:
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder it is, whatever its name; None where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _replace_folder(
+    work: Path, folder: Path, require: Callable[[Path], None] | None, before: tuple[int, int] | None
+) -> None:
     """Move `work` to `folder`, from where an old folder is set aside first, checked there, and deleted last.
 
-    Nobody can add to what is set aside, so that nothing comes between the check and the end.
+    Nobody can add to what is set aside, so that nothing comes between the check and the end. Only what stood there
+    `before` the work began is replaced: another one is the result of another process.
     """
     aside = folder.with_name(f".{folder.name}.{_owner()}.old")
     earlier = aside / folder.name
@@ -405,6 +420,8 @@ def _replace_folder(work: Path, folder: Path, require: Callable[[Path], None] | 
         if folder.exists():
             aside.mkdir()
             folder.rename(earlier)
+            if _identity(earlier) != before:
+                _require_free(earlier)
             if require is not None:
                 require(earlier)
         work.rename(folder)

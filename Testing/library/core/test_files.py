@@ -135,6 +135,35 @@ def test_what_came_to_the_place_during_the_block_stays_and_what_was_written_lies
     assert found == {name: "others", "out-2/result": "hours of work"}
 
 
+def test_a_folder_that_cannot_be_replaced_is_known_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "out")  # for whom root may write all
+    with pytest.raises(OutputError, match="'out' could not be written: permission denied"):  # noqa: SIM117
+        with atomic_folder(tmp_path / "out"):
+            pytest.fail("the work began")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_of_two_that_write_one_folder_at_once_each_keeps_its_own(tmp_path, is_replaced):
+    def check(folder: Path) -> None:  # each takes what the other writes for something that it may replace
+        assert folder.is_dir() or not folder.exists()
+
+    def write_both() -> None:
+        with atomic_folder(tmp_path / "out", overwrite=True, check=check) as slow:
+            (slow / "result").write_text("slow")
+            with atomic_folder(tmp_path / "out", overwrite=True, check=check) as fast:
+                (fast / "result").write_text("fast")
+
+    if is_replaced:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "earlier").write_text("replaced by both")
+    with pytest.raises(OutputError, match=r"What was written is kept in 'out-1'\."):
+        write_both()
+    found = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"out/result": "fast", "out-1/result": "slow"}
+
+
 def test_what_comes_while_the_folders_are_exchanged_stays_too(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "earlier").write_text("x")
