@@ -67,7 +67,8 @@ def _lines(report: DataReport) -> list[str]:
         for sentence, cases in cases_of.items():
             names = [case for case in cases if case]
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            shown.append(f"{mark}: " + (f"{', '.join(names[:_SHOWN])}{more}: " if names else "") + sentence)
+            between = "; " if any(", " in name for name in names) else ", "  # of groups that have something in common
+            shown.append(f"{mark}: " + (f"{between.join(names[:_SHOWN])}{more}: " if names else "") + sentence)
     counts = Counter(finding.severity for finding in report.findings)
     return [*shown, f"{len(report.cases)} cases read; {counts['error']} errors, {counts['warning']} to check."]
 

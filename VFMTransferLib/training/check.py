@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Literal
 
@@ -244,17 +244,26 @@ def _voxel_sizes(cases: list[CheckedCase]) -> Iterator[Finding]:
 
 
 def _duplicates(cases: list[CheckedCase]) -> Iterator[Finding]:
-    for a, b in combinations(cases, 2):
-        for sequence in a.prints.keys() & b.prints.keys():
-            same = a.prints[sequence] == b.prints[sequence]
-            if not same and float(a.pictures[sequence] @ b.pictures[sequence]) < _SAME:
-                continue
-            across = a.split != b.split
-            how = "have the same voxels" if same else "are nearly the same image"
-            where = f" and lie in {a.split} and {b.split}: leakage" if across else ""
-            severity: Severity = "error" if same or across else "warning"
-            sentence = f"The {sequence} images {how}{where}. Keep one, or keep both in one split."
-            yield Finding(severity, f"{a.name}, {b.name}", sentence)
+    """One finding for all cases whose images have the same voxels, and one for each two that are nearly the same."""
+    for sequence in Sequence:
+        of_print: dict[str, list[CheckedCase]] = defaultdict(list)
+        for case in cases:
+            if sequence in case.prints:
+                of_print[case.prints[sequence]].append(case)
+        for same in of_print.values():
+            if len(same) > 1:
+                yield _duplicate(same, f"The {sequence} images have the same voxels", "error")
+        for a, b in combinations(chain.from_iterable(of_print.values()), 2):
+            is_same = a.prints[sequence] == b.prints[sequence]
+            if not is_same and float(a.pictures[sequence] @ b.pictures[sequence]) >= _SAME:
+                yield _duplicate([a, b], f"The {sequence} images are nearly the same image", "warning")
+
+
+def _duplicate(cases: list[CheckedCase], what: str, severity: Severity) -> Finding:
+    splits = list(dict.fromkeys(case.split for case in cases))
+    where = f" and lie in {' and '.join(splits)}: leakage" if len(splits) > 1 else ""
+    sentence = f"{what}{where}. Keep one, or keep {'both' if len(cases) == 2 else 'all'} in one split."
+    return Finding("error" if where else severity, ", ".join(case.name for case in cases), sentence)
 
 
 def _shared_patients(cases: list[CheckedCase]) -> Iterator[Finding]:

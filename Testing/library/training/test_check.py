@@ -133,6 +133,17 @@ def test_the_same_voxels_under_another_header_are_found(tmp_path):
     ]
 
 
+def test_cases_of_one_image_are_named_together_and_each_once(tmp_path, capsys):
+    for name, seed in (("a", 1), ("b", 1), ("c", 1), ("d", 2), ("e", 2), ("f", 3)):
+        write_case(tmp_path / name, seed)
+    same = "The t2w images have the same voxels. Keep one, or keep"
+    expected = [f"a, b, c: {same} all in one split.", f"d, e: {same} both in one split."]
+    assert sentences(check_data(tmp_path, ANATOMY), "error") == expected
+    write_case(tmp_path / "g", 3)
+    assert main(["data", "check", str(tmp_path), "--task", ANATOMY]) == 1
+    assert f"ERROR: d, e; f, g: {same} both in one split." in capsys.readouterr().out
+
+
 def test_an_image_that_was_scaled_and_lies_in_another_split_is_leakage(tmp_path):
     write_case(tmp_path / "train" / "a")
     write_case(tmp_path / "test" / "b", t2w=a_t2w().with_array((2 * a_t2w().array + 10).astype(np.int16)))
