@@ -342,8 +342,10 @@ def read_result_document(folder: Path) -> ResultDocument:
         content = parse_json(read_small(folder / RESULT, _MAX_RESULT_BYTES).decode("utf-8"))
         return from_json(ResultDocument, content, RESULT)
     except OSError as error:
+        both = [f"'{folder.name}/{name}'" for name in "ab" if (folder / name / RESULT).is_file()]  # of a comparison
+        what_to_do = f"Name the result of one network: {' or '.join(both)}." if both else "Predict again."
         raise OutputError(
-            f"'{folder.name}' must be a folder of results, but has no {RESULT} that can be read. Predict again."
+            f"'{folder.name}' must be a folder of results, but has no {RESULT} that can be read. {what_to_do}"
         ) from error
     except ValueError as error:
         reason = plain_text(" ".join(str(error).split()))

@@ -37,6 +37,7 @@ from torch import Tensor
 
 from ..bundles.bundle import Bundle, read_bundle
 from ..bundles.weights import bundle_encoder_weights
+from ..core.errors import ConfigError
 from ..core.files import writing
 from ..core.terms import Arm, OnProgress
 from ..encoders.base import family_of
@@ -345,6 +346,8 @@ def try_estimators(
         BundleError: A pretraining is missing.
         OutputError: The output cannot be written.
     """
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"A study's folder must hold {CONFIG}, but '{folder.name}' does not. Run the study first.")
     config, workspace = read_config(folder / CONFIG), Workspace(folder.absolute())
     target = output or folder
     with writing(target):

@@ -165,3 +165,13 @@ def test_a_result_that_was_changed_is_refused_by_what_cannot_be(tmp_path, key, v
     (folder / "result.json").write_text(json.dumps({**document, key: value}), "utf-8")
     with pytest.raises(OutputError, match=f"damaged or was changed: .*{words}.* Predict again"):
         read_result(folder)
+
+
+def test_of_a_comparison_the_results_of_its_networks_are_named(tmp_path):
+    for name in "ab":
+        (tmp_path / "both" / name).mkdir(parents=True)
+        (tmp_path / "both" / name / "result.json").write_text("{}")
+    with pytest.raises(OutputError, match=r"Name the result of one network: 'both/a' or 'both/b'\."):
+        read_result(tmp_path / "both")
+    with pytest.raises(OutputError, match=r"has no result\.json that can be read\. Predict again\."):
+        read_result(tmp_path)
