@@ -35,7 +35,7 @@ from ..core.files import (
     text_of_cell,
     writing,
 )
-from ..core.result import TRAINED_NOTE, Result
+from ..core.result import TRAINED_NOTE, Result, warnings_in
 from ..core.terms import Sequence as ImageSequence
 from ..evaluation.comparison import compare, save_comparison
 from ..inference.options import AUTO, PredictOptions
@@ -60,6 +60,12 @@ _SHOWN_DIGITS = 12  # of the checksum, enough to distinguish weights
 _DECIMALS = 6
 _SHORT = 200  # characters of an unexpected error's text
 _COLUMNS = ("case", "bundle", "arm", "sha256", "task", "status", "message")  # the first of the table, of all versions
+# Those that follow them; any other is a user's.
+_OWN_COLUMNS = frozenset({*_COLUMNS, "case_sha256", "seconds", "expected_dice", WARNING, TRAINED_ON, "lesions"}) | {
+    "largest_lesion_ml",
+    "highest_confidence",
+}
+_OWN_PREFIXES = ("volume_ml ", "quality ", "probability ", "a-b ")
 _SEPARATORS = (",", ";", "\t")
 _LOCK = ".summary.lock"
 _LOCK_S, _LOCK_STEP_S = 60.0, 0.05
@@ -341,17 +347,20 @@ def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
     """Write the rows of all cases into a batch's output; a column that some rows lack is empty there.
 
     Rows of the same cases and of other networks stay, also those that another process writes meanwhile, unless the
-    case's files are others by now; of other cases, which another run made, the rows whose results are there.
+    case's files are others by now; of other cases, which another run made, the rows whose results are there. Columns
+    that a user has added stay with their case and network.
     """
     with _locked_soon(output / _LOCK):
         kept: dict[tuple[str, str], list[dict[str, str]]] = {}
+        added: dict[tuple[str, str], dict[str, str]] = {}
         for found in read_summary(output / SUMMARY) or []:
             name, bundle, files = (text_of_cell(found[column]) for column in ("case", "bundle", "case_sha256"))
+            added[name, bundle] = {column: cell for column, cell in found.items() if not _is_own_column(column)}
             if found["status"] != "done" or (output / name / bundle / RESULT).is_file():
                 kept.setdefault((name, files), []).append(found)
         cells: list[Mapping[str, Value]] = []
         for name, of_case in rows.items():
-            cells += [row.cells() for row in of_case]
+            cells += [row.cells() | added.get((name, row.bundle), {}) for row in of_case]
             own = {row.bundle for row in of_case}
             others = kept.get((name, of_case[0].case_sha256), [])
             cells += [found for found in others if text_of_cell(found["bundle"]) not in own]
@@ -362,6 +371,11 @@ def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
             writer = csv.DictWriter(stream, fieldnames=list(columns))
             writer.writeheader()
             writer.writerows(map(spreadsheet_row, cells))
+
+
+def _is_own_column(name: str) -> bool:
+    """Whether a column of the table is written here, by this version at least."""
+    return name in _OWN_COLUMNS or name.startswith(_OWN_PREFIXES)
 
 
 def read_summary(path: Path) -> list[dict[str, str]] | None:
@@ -439,8 +453,10 @@ def _numbers(result: ResultDocument) -> dict[str, Value]:
     if result.estimate is not None:
         values["expected_dice"] = result.estimate.dice
     task = TASKS.get(result.task)
-    if task is not None and (result.estimate is not None or result.withheld):
-        values[WARNING] = task.caution(result.estimate, result.withheld)
+    caution = "" if task is None else task.caution(result.estimate, result.withheld)
+    warning = " ".join(filter(None, (caution, warnings_in(result.notes))))
+    if warning or result.estimate is not None:
+        values[WARNING] = warning
     if TRAINED_NOTE in result.notes:
         values[TRAINED_ON] = "yes"
     values |= {f"quality {found.name}": found.value for found in result.quality}

@@ -147,9 +147,12 @@ def _run_cohort(args: argparse.Namespace) -> None:
 
 def summary(result: Result) -> list[str]:
     """A result in lines for people."""
+    from ..core.result import WARNING_PREFIX, warnings_in
     from ..tasks import TASKS
 
-    lines = [f"{name}: {volume_ml:.1f} ml" for name, volume_ml in result.volumes_ml.items()]
+    warning = warnings_in(result.provenance.notes)
+    lines = [f"WARNING: {warning}"] if warning else []
+    lines += [f"{name}: {volume_ml:.1f} ml" for name, volume_ml in result.volumes_ml.items()]
     lines += [] if result.gland is None else [f"{text}: {value}" for value, text in result.gland.lines]
     if result.estimate is not None:
         about = f"{result.estimate.interval_text}, estimated without a reference"
@@ -166,4 +169,5 @@ def summary(result: Result) -> list[str]:
     lines += [f"image quality, {q.title}: {q.text} ({q.threshold})" for q in result.quality if q.is_met is False]
     probabilities: dict[str, Any] = {**result.class_probabilities, **result.derived_probabilities}
     lines += [f"{name}: {probability:.3f}" for name, probability in probabilities.items()]
-    return [*lines, *result.provenance.caveats, *result.provenance.notes]
+    notes = [note for note in result.provenance.notes if not note.startswith(WARNING_PREFIX)]
+    return [*lines, *result.provenance.caveats, *notes]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .measurements import DiceEstimate, GlandMeasurements, QualityCriterion
 from .volume import Geometry, Volume
+
+WARNING_PREFIX = "WARNING: "  # of notes that must be read before a result
 
 TRAINED_NOTE = (
     "A case of this name is among those that this network was trained or validated on. If it is this exam, the result "
@@ -18,6 +21,11 @@ GLAND_TRAINED_NOTE = (
     "A case of this name is among those that the network that marked the gland was trained or validated on. If it is "
     "this exam, new ones may have a worse outline, and results that rely on it."
 )
+
+
+def warnings_in(notes: Iterable[str]) -> str:
+    """The notes that must be read before a result, without their prefix; empty without any."""
+    return " ".join(note.removeprefix(WARNING_PREFIX) for note in notes if note.startswith(WARNING_PREFIX))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from ..core.case import Case
 from ..core.errors import BundleError, ImageError
 from ..core.files import atomic_file, spreadsheet_row, writing
-from ..core.result import TRAINED_NOTE, Result
+from ..core.result import TRAINED_NOTE, Result, warnings_in
 from ..core.terms import RESEARCH_USE, Label
 from ..core.volume import Geometry, Volume
 from ..inference.estimate import with_agreement
@@ -37,6 +37,7 @@ from .outputs import (
     expected_dice,
     grid_words,
     image_measures,
+    odd_prostate,
     place,
     reference_images,
     reference_segments,
@@ -103,9 +104,10 @@ class Comparison:
 
     @property
     def cautions(self) -> dict[str, str]:
-        """`A` or `B` → a sentence that must be read before the result is looked at."""
+        """What it is about (`A`, `B`, `images`, `reference`) → what must be read before the results are looked at."""
         results = {"A": self.a, "B": self.b}
         found = {who: self.task.caution(one.estimate, one.is_withheld) for who, one in results.items()}
+        found |= {"images": warnings_in(self.case.notes), "reference": warnings_in(self.notes)}
         return {who: sentence for who, sentence in found.items() if sentence}
 
     @property
@@ -207,6 +209,7 @@ def _compare_segmentations(
         placed = place(reference.to_nearest_lps(), geometry, "nearest")
         masks, decided = reference_segments(placed.volume.array, a.task, segments, table)
         covered, notes = placed.covered, notes + placed.notes + decided
+        notes += odd_prostate(masks, segments, geometry)
     findings = a.label_values if TASKS[a.task].finds_lesions else ()
     lesions = tuple(str(name) for name in findings if name not in (Label.BACKGROUND, Label.PROSTATE))
     listed, count = disagreements(segments, geometry, _frame(case, segments, geometry))

@@ -11,10 +11,10 @@ from scipy import ndimage
 
 from ..core.case import Case
 from ..core.errors import BundleError, GeometryError, ImageError
-from ..core.result import Result
+from ..core.result import WARNING_PREFIX, Result
 from ..core.terms import Label
 from ..core.volume import Geometry, Volume
-from ..io.plausibility import checked_sequence
+from ..io.plausibility import GLAND_ML, checked_sequence
 from ..metrics.agreement import data_range, dice, hausdorff95_mm, mean_difference, volume_difference_ml
 from ..radiology.gland import GlandFrame
 from ..radiology.lesions import position_title
@@ -30,6 +30,7 @@ CONSTANT = "the image is constant"
 BACKGROUND = 0
 MAX_DISAGREEMENTS = 25
 _FAR_BETTER = 0.2  # of a mean Dice, where two structures of a reference are exchanged; ours
+_LIKE = 0.5  # mean Dice from which a reference is of what A and B mark, whatever its size
 _KINDS = ("mean_difference", "mae", "psnr_db", "ssim")
 _NAMES = {Between.A: "A", Between.B: "B", Between.REFERENCE: "the reference"}
 
@@ -281,10 +282,22 @@ def _exchanged(masks: Mapping[str, np.ndarray], segments: Segments) -> Iterator[
         swapped = _agreement(segments, {first: masks[second], second: masks[first]})
         if swapped - taken > _FAR_BETTER:
             yield (
-                f"WARNING: the reference's {first} and {second} are probably exchanged: as its values are taken "
+                f"{WARNING_PREFIX}the reference's {first} and {second} are probably exchanged: as its values are taken "
                 f"their mean Dice with A and B is {taken:.2f}, exchanged it would be {swapped:.2f}. Exchange the two "
                 "values in the reference, or name them (`reference_labels` of `compare` in Python)."
             )
+
+
+def odd_prostate(masks: Mapping[str, np.ndarray], segments: Segments, geometry: Geometry) -> tuple[str, ...]:
+    """A note on a reference that may be of another structure, as a lesion's mask that was named by mistake."""
+    mask, (low, high) = masks.get(Label.PROSTATE), GLAND_ML
+    ml = 0.0 if mask is None else np.count_nonzero(mask) * geometry.voxel_volume_ml
+    if mask is None or low <= ml <= high or _agreement(segments, {str(Label.PROSTATE): mask}) >= _LIKE:
+        return ()
+    return (
+        f"{WARNING_PREFIX}the reference's prostate has {ml:.1f} ml, and prostates have {low:.0f} to {high:.0f} ml; "
+        "check that it is one.",
+    )
 
 
 def _agreement(segments: Segments, masks: Mapping[str, np.ndarray]) -> float:

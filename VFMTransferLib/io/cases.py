@@ -316,7 +316,8 @@ def require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Vo
     if not volumes:
         raise MissingSequenceError(
             f"Case '{case_id}' must contain t2w, hbv or adc by name (t2w.nii.gz, *_hbv.mha, ADC.nrrd) or as DICOM "
-            "series, but none was recognized. Name the files so, or select each image."
+            "series, but none was recognized. Name the files so, or select each image; a folder of several cases is a "
+            "cohort (predict --cohort)."
         )
     for (role, a), (other, b) in combinations(volumes.items(), 2):
         if a.geometry.equals(b.geometry) and np.array_equal(a.array, b.array):

@@ -13,6 +13,7 @@ from scipy import ndimage
 from ..core.decoding import parse_json
 from ..core.errors import ImageError
 from ..core.files import read_small
+from ..core.result import WARNING_PREFIX
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume
 
@@ -460,9 +461,9 @@ def _orientation(volumes: Mapping[Sequence, Volume]) -> list[str]:
     best = max(found, key=lambda way: found[way], default=())
     if best and found[best] >= MIN_PELVIS and found[best] >= found[()] + MIN_PELVIS_LEAD:
         notes.append(
-            f"t2w shows anatomy {_WAYS[best]}: so it fits an axial pelvis best (correlation {found[best]:.2f}, and "
-            f"{found[()]:.2f} as the header states it). Check the image; positions, sectors and sides of the results "
-            "follow the header. Whether left and right are exchanged cannot be seen."
+            f"{WARNING_PREFIX}t2w shows anatomy {_WAYS[best]}: so it fits an axial pelvis best (correlation "
+            f"{found[best]:.2f}, and {found[()]:.2f} as the header states it). Check the image; positions, sectors and "
+            "sides of the results follow the header. Whether left and right are exchanged cannot be seen."
         )
     elif found and found[best] < UNLIKE_PELVIS:
         notes.append(
@@ -478,5 +479,5 @@ def _orientation(volumes: Mapping[Sequence, Volume]) -> list[str]:
         if looks_so or pixels_mm[1] > MAX_COARSER * pixels_mm[0]:
             why = f"looks as T2w does (correlation {like_t2w:.2f})" if looks_so else "is finer than t2w by far"
             other = f"t2w and {sequence}" if t2w is not None else "sequences"
-            notes.append(f"{sequence} {why}; check that {other} were not exchanged.")
+            notes.append(f"{WARNING_PREFIX}{sequence} {why}; check that {other} were not exchanged.")
     return notes

@@ -434,6 +434,26 @@ def test_the_summary_keeps_the_rows_of_other_networks(cohort, pair, tmp_path):
     assert found[3]["message"] == first["p002"]["message"]
 
 
+def test_a_column_that_a_user_has_added_stays_with_its_case(cohort, pair, tmp_path):
+    out = tmp_path / "out"
+    run_batch(cohort, out, pair)
+    found = rows_of(out)
+    with (out / "summary.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [*found[0], "my comment"])
+        writer.writeheader()
+        writer.writerows({**row, "my comment": f"{row['case']}, {row['bundle']}"} for row in found)
+    for networks in (pair, pair[:1]):
+        run_batch(cohort, out, networks)
+        assert [row["volume_ml prostate"] for row in rows_of(out)] == [row["volume_ml prostate"] for row in found]
+        assert [row["my comment"] for row in rows_of(out)] == [f"{row['case']}, {row['bundle']}" for row in found]
+
+
+def test_a_column_of_the_table_is_known_as_its_own(cohort, pair, tmp_path):
+    out = tmp_path / "out"
+    run_batch(cohort, out, pair)
+    assert all(map(batch_case._is_own_column, rows_of(out)[0]))
+
+
 def test_a_row_of_other_files_or_without_its_result_is_not_kept(good_cohort, pair, tmp_path):
     out = tmp_path / "out"
     make_case(good_cohort / "p004", 4)

@@ -103,6 +103,14 @@ def test_a_reference_of_zones_in_the_other_order_gets_a_warning():
     assert "peripheral-zone and transition-zone are probably exchanged" in warning
 
 
+def test_a_lesion_given_as_the_reference_of_the_prostate_gets_a_warning():
+    lesion = np.zeros_like(zones())
+    lesion[3, 9:11, 9:12] = 1
+    comparison = compare(a_case(), *anatomy_pair(), Volume(lesion, T2W_GRID))
+    assert comparison.cautions["reference"].startswith("the reference's prostate has 0.0 ml, and prostates have 8 to")
+    assert "reference" not in compare(a_case(), *anatomy_pair(), gland_reference()).cautions
+
+
 def test_a_reference_with_values_of_its_own_needs_a_table():
     reference = Volume(zones() * 4, T2W_GRID)
     with pytest.raises(ImageError, match="has \\[4, 8\\]"):
@@ -497,6 +505,13 @@ def test_agreement_has_no_better_and_no_worse():
     rows = compare_cohort(cohort_of(2)).rows
     directed = {row.between for row in rows if row.higher_is_better is not None}
     assert directed == {"a-reference minus b-reference"}
+
+
+def test_warnings_about_the_images_come_before_the_numbers():
+    case = replace(a_case(), notes=("t2w is oblique.", "WARNING: hbv looks as T2w does."))
+    comparison = compare(case, *anatomy_pair())
+    assert comparison.cautions == {"images": "hbv looks as T2w does."}
+    assert comparison_document(comparison)["cautions"] == comparison.cautions
 
 
 def test_a_cohort_states_the_cautions_of_its_cases_and_the_caveats_of_the_networks_once():
