@@ -29,6 +29,7 @@ ADC_TOP_RANGE = (1000.0, 6000.0)
 NATIVE_ADC_UNIT = "1e-6 mm²/s"
 ADC_UNITS = {NATIVE_ADC_UNIT: 1.0, "1e-3 mm²/s": 1e3, "mm²/s": 1e6}
 GLAND_ML = (8.0, 300.0)
+MAX_BESIDE_MM = 40.0  # in plane, ours; in fifteen exams of PROSTATEx and Prostate-3T it is 10 mm at most
 GLAND_MM = (12.0, 120.0)  # along each axis of the mask's grid
 MIN_FILLED = 0.25  # of the mask's box; an ellipsoid fills half of it
 LARGE_PART = 0.1  # of the gland's mask
@@ -287,11 +288,24 @@ def _gland(gland: Volume, t2w: Volume | None) -> list[str]:
             f"The mask of the prostate fills {gland.volume_ml * 1000 / np.prod(extents_mm):.0%} of the box around it, "
             f"as an outline does, and prostates fill {MIN_FILLED:.0%} and more; check that it is one."
         )
+    if t2w is not None and (beside_mm := _beside(gland, t2w)) > MAX_BESIDE_MM:
+        notes.append(
+            f"{WARNING_PREFIX}the middle of the prostate's mask lies {beside_mm:.0f} mm beside the middle of t2w, and "
+            f"prostates lie within {MAX_BESIDE_MM:.0f} mm of it; check that the mask is this exam's."
+        )
     if t2w is not None and (cut := _cut_ends(gland, t2w)):
         notes.append(
             f"The prostate's mask reaches the {cut} of t2w, where slices may be missing; check that all are there."
         )
     return notes
+
+
+def _beside(gland: Volume, t2w: Volume) -> float:
+    """How far the middle of the gland's mask lies beside that of the T2w, in the plane of its slices, in mm."""
+    grid, z_y_x = t2w.to_nearest_lps().geometry, np.argwhere(gland.array)
+    middle = grid.to_index(gland.geometry.to_world(z_y_x[:, ::-1].mean(axis=0, keepdims=True)))[0]
+    offset_mm = (middle - (np.asarray(grid.size) - 1) / 2) * grid.spacing_mm
+    return float(np.hypot(*offset_mm[:2]))
 
 
 def _cut_ends(gland: Volume, t2w: Volume) -> str:

@@ -208,6 +208,14 @@ def test_an_outline_and_a_mask_that_is_too_long_are_no_prostates():
     assert "is 160 x 12 x 54 mm large, and prostates are 12 to 120 mm along each axis" in stretched
 
 
+def test_a_mask_far_beside_the_middle_of_the_image_gets_a_warning(a_phantom):
+    x, y, z = a_phantom.gland.geometry.origin_mm
+    for shift_mm, is_far in ((-30.0, False), (60.0, True)):
+        moved = replace(a_phantom.gland.geometry, origin_mm=(x + shift_mm, y, z))
+        warning = warnings_in(notes_of(a_phantom.case, replace(a_phantom.gland, geometry=moved)))
+        assert bool(re.match("the middle of the prostate's mask lies [56][0-9] mm beside", warning)) == is_far
+
+
 @pytest.mark.parametrize("end", ["lowest", "highest"])
 def test_a_gland_that_the_last_slice_cuts_is_noted(a_phantom, end):
     gland, t2w = a_phantom.gland.to_nearest_lps(), a_phantom.case["t2w"].to_nearest_lps()
