@@ -147,7 +147,7 @@ def _run_cohort(args: argparse.Namespace) -> None:
 
 def summary(result: Result) -> list[str]:
     """A result in lines for people."""
-    from ..core.result import WARNING_PREFIX, warnings_in
+    from ..core.result import warnings_in, without_warnings
     from ..tasks import TASKS
 
     warning = warnings_in(result.provenance.notes)
@@ -169,5 +169,4 @@ def summary(result: Result) -> list[str]:
     lines += [f"image quality, {q.title}: {q.text} ({q.threshold})" for q in result.quality if q.is_met is False]
     probabilities: dict[str, Any] = {**result.class_probabilities, **result.derived_probabilities}
     lines += [f"{name}: {probability:.3f}" for name, probability in probabilities.items()]
-    notes = [note for note in result.provenance.notes if not note.startswith(WARNING_PREFIX)]
-    return [*lines, *result.provenance.caveats, *notes]
+    return [*lines, *result.provenance.caveats, *without_warnings(result.provenance.notes)]

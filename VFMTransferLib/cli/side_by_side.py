@@ -15,6 +15,7 @@ from ..core.case import Case
 from ..core.errors import BundleError, DatasetError, ImageError, VFMTransferError
 from ..core.files import name_on_disk
 from ..core.placement import within_roi
+from ..core.result import without_warnings
 from ..core.terms import Label, OnProgress
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
@@ -66,7 +67,7 @@ def compare_cases(args: argparse.Namespace, on_progress: OnProgress) -> tuple[di
         lines = warning_lines(comparison.cautions)
         lines += measure_lines(comparison)
         document = comparison_document(comparison)
-        return document, [*lines, *document["notes"], str(args.output / page.name)]
+        return document, [*lines, *without_warnings(document["notes"]), str(args.output / page.name)]
 
 
 def measure_lines(comparison: Comparison) -> list[str]:

@@ -28,6 +28,11 @@ def warnings_in(notes: Iterable[str]) -> str:
     return " ".join(note.removeprefix(WARNING_PREFIX) for note in notes if note.startswith(WARNING_PREFIX))
 
 
+def without_warnings(notes: Iterable[str]) -> list[str]:
+    """The other notes."""
+    return [note for note in notes if not note.startswith(WARNING_PREFIX)]
+
+
 @dataclass(frozen=True)
 class Lesion:
     """A connected region that a network marks as suspicious.

@@ -37,7 +37,6 @@ from .outputs import (
     expected_dice,
     grid_words,
     image_measures,
-    odd_prostate,
     place,
     reference_images,
     reference_segments,
@@ -46,6 +45,7 @@ from .outputs import (
     shared_segments,
     slice_of_greatest_difference,
     slice_of_most_disagreement,
+    unlikely_prostate,
     wrong_reference,
 )
 
@@ -209,7 +209,7 @@ def _compare_segmentations(
         placed = place(reference.to_nearest_lps(), geometry, "nearest")
         masks, decided = reference_segments(placed.volume.array, a.task, segments, table)
         covered, notes = placed.covered, notes + placed.notes + decided
-        notes += odd_prostate(masks, segments, geometry)
+        notes += unlikely_prostate(masks, segments, geometry)
     findings = a.label_values if TASKS[a.task].finds_lesions else ()
     lesions = tuple(str(name) for name in findings if name not in (Label.BACKGROUND, Label.PROSTATE))
     listed, count = disagreements(segments, geometry, _frame(case, segments, geometry))

@@ -288,7 +288,7 @@ def _exchanged(masks: Mapping[str, np.ndarray], segments: Segments) -> Iterator[
             )
 
 
-def odd_prostate(masks: Mapping[str, np.ndarray], segments: Segments, geometry: Geometry) -> tuple[str, ...]:
+def unlikely_prostate(masks: Mapping[str, np.ndarray], segments: Segments, geometry: Geometry) -> tuple[str, ...]:
     """A note on a reference that may be of another structure, as a lesion's mask that was named by mistake."""
     mask, (low, high) = masks.get(Label.PROSTATE), GLAND_ML
     ml = 0.0 if mask is None else np.count_nonzero(mask) * geometry.voxel_volume_ml

@@ -437,12 +437,17 @@ def candidates_for(role: str, files: Iterable[Path]) -> list[Path]:
     return exact or [file for file, stem in stems.items() if _names_role(stem, role)]
 
 
+def words_of(stem: str) -> list[str]:
+    """The words, in lower case, of which a file's name is made."""
+    return re.findall(r"[a-z0-9]+", stem.lower())
+
+
 def _names_role(stem: str, role: str) -> bool:
     """Whether a word names the role and none speaks against it; `prostate_t2w_mask` is a mask, not a scan.
 
     A mask of a zone or a tumor is not that of the prostate, and a map of T2 is no T2-weighted image.
     """
-    words = set(re.split(r"[^a-z0-9]+", stem)) - {""}
+    words = set(words_of(stem))
     high = any(float(match.group(1)) >= HIGH_B for word in words if (match := _B_VALUE.fullmatch(word)))
     if high and not words & _ROLE_WORDS[Sequence.ADC]:  # an ADC map may name the b values that it was fitted to
         words.add("hbv")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..bundles.bundle import Bundle
 from ..core.files import write_file
-from ..core.result import TRAINED_NOTE, WARNING_PREFIX, Provenance
+from ..core.result import TRAINED_NOTE, Provenance, without_warnings
 from ..core.terms import Label
 from ..evaluation.comparison import Comparison, save_comparison
 from ..evaluation.measures import (
@@ -144,11 +144,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
             _card(who, result.provenance, bundle)
             for who, result, bundle in zip("ab", (comparison.a, comparison.b), bundles or (None, None), strict=True)
         ],
-        notes=[
-            note
-            for note in (*comparison.case.notes, *comparison.notes)
-            if note not in to_know and not note.startswith(WARNING_PREFIX)
-        ],
+        notes=[note for note in without_warnings((*comparison.case.notes, *comparison.notes)) if note not in to_know],
         scene=json_for_script({**scene_document(scene), "lesions": lesion_places(comparison, scene.display)}),
     )
 

@@ -25,7 +25,7 @@ from ..core.volume import Volume
 from ..encoders import find_family, pretrained_families
 from ..encoders.inputs import needs_gland
 from ..io import read_case, read_mask
-from ..io.cases import GLAND, candidates_for
+from ..io.cases import GLAND, candidates_for, words_of
 from ..io.images import image_stem, is_image_name
 from ..tasks import find_task
 from ..tasks.base import DEFAULT_NAMES, Task
@@ -117,16 +117,12 @@ def check_data(
 
 def _is_mask(stem: str) -> bool:
     """Whether a file is a mask, by whole words of its name: the scan `ProstateX-0000_adc` is none."""
-    return _is_of_gland(stem) or any(map(_MASK_WORD.fullmatch, _words(stem)))
+    return _is_of_gland(stem) or any(map(_MASK_WORD.fullmatch, words_of(stem)))
 
 
 def _is_of_gland(stem: str) -> bool:
-    is_whole = any(word.endswith("gland") for word in _words(stem))  # as `wholegland`
+    is_whole = any(word.endswith("gland") for word in words_of(stem))  # as `wholegland`
     return bool(candidates_for(GLAND, [Path(f"{stem}.nii")])) or (is_whole and not _MASK_WORD.search(stem.lower()))
-
-
-def _words(stem: str) -> list[str]:
-    return re.split(r"[^a-z0-9]+", stem.lower())
 
 
 def _read(path: Path, task: Task) -> tuple[Case, str]:

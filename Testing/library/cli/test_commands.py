@@ -17,7 +17,7 @@ from VFMTransferLib.core.measurements import DiceEstimate
 from VFMTransferLib.core.result import Lesion, Provenance, Result
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.evaluation.comparison import CohortRow, compare
-from VFMTransferLib.io import read_volume, write_volume
+from VFMTransferLib.io import cases, read_volume, write_volume
 from VFMTransferLib.phantom import make_phantom, write_phantom
 from VFMTransferLib.tasks import find_task
 
@@ -194,6 +194,17 @@ def test_compare_warns_of_a_low_estimate_before_its_numbers_and_shows_its_notes(
     assert lines[:2] == [f"WARNING, {who}: {doubtful.warning}" for who in "AB"]
     document = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     assert set(document["notes"]) <= set(lines)
+
+
+def test_compare_prints_a_warning_about_the_images_once_and_first(a_study, tmp_path, capsys, monkeypatch):
+    warning = "hbv looks as T2w does."
+    monkeypatch.setattr(cases, "notes_on", lambda *_, **__: [f"WARNING: {warning}"])
+    for command in ("compare", "predict"):
+        bundles = TINY_PAIR if command == "compare" else TINY_PAIR[:2]
+        assert main([command, str(a_study), *bundles, "-o", str(tmp_path / command)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == ("WARNING, images: " if command == "compare" else "WARNING: ") + warning
+        assert sum(warning in line for line in lines) == 1
 
 
 def test_compare_of_several_cases_warns_by_case(a_study, tmp_path, capsys, doubtful, monkeypatch):

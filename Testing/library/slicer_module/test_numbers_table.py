@@ -188,3 +188,13 @@ def test_an_expected_dice_has_a_row_and_a_low_one_a_warning():
     sure = replace(anatomy_pair()[0], estimate=replace(estimate, dice=0.9))
     assert numbersOf(a_run(sure)).warnings == ()
     assert numbersOf(a_run(*anatomy_pair())).warnings == ()
+
+
+def test_a_warning_about_the_images_is_shown_once_and_apart_from_the_notes():
+    case = replace(a_case(), notes=("t2w is oblique.", "WARNING: hbv looks as T2w does."))
+    arms = [replace(one, provenance=one.provenance.with_notes(*case.notes)) for one in anatomy_pair()]
+    for run in (a_run(*arms, case=case), a_run(*arms, compared=False), a_run(arms[0])):
+        table = numbersOf(run)
+        assert table.warnings == ("WARNING, images: hbv looks as T2w does.",)
+        assert case.notes[0] in table.notes
+        assert not any("hbv looks" in note for note in table.notes)
