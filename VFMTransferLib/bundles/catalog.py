@@ -149,6 +149,15 @@ def require_free_name(name: str) -> None:
         )
 
 
+def require_not_shipped(bundle: Bundle) -> None:
+    """BundleError where it came with the product, whose files and checksums must stay those that were published."""
+    if bundle.folder.parent == shipped_folder():
+        raise BundleError(
+            f"The bundle must be your own to be changed, but '{bundle.name}' came with the product. Change a copy: "
+            f"vfm-transfer models import '{bundle.folder}' --name NAME"
+        )
+
+
 def is_own(bundle: Bundle) -> bool:
     """Whether it lies in the user's folder, so that it can be removed."""
     return bundle.folder.parent == user_folder()

@@ -42,7 +42,7 @@ def add_models(commands: Commands) -> None:
     parser = add_command(actions, "check", "Check a bundle's files against their checksums", run_check)
     parser.add_argument("bundle", metavar="NAME", help="name or folder of a bundle")
 
-    summary = "Add the ONNX graph to a bundle, so that it runs without PyTorch"
+    summary = "Add the ONNX graph to a bundle, so that it runs without PyTorch; shipped ones have it"
     parser = add_command(actions, "export-onnx", summary, run_export)
     parser.add_argument("bundle", metavar="NAME", help="name or folder of a bundle")
 
@@ -114,10 +114,12 @@ def run_check(args: argparse.Namespace) -> None:
 
 
 def run_export(args: argparse.Namespace) -> None:
-    from ..bundles.catalog import find_bundle
+    from ..bundles.catalog import find_bundle, require_not_shipped
     from ..bundles.onnx_export import export_onnx
 
-    print(export_onnx(find_bundle(args.bundle)).onnx_path)
+    bundle = find_bundle(args.bundle)
+    require_not_shipped(bundle)
+    print(export_onnx(bundle).onnx_path)
 
 
 def run_fetch(args: argparse.Namespace) -> None:

@@ -143,6 +143,19 @@ def test_a_bundle_is_imported_and_removed(tiny_models, tmp_path, monkeypatch, ca
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bundle_that_came_with_the_product_is_not_changed(tiny_models, tmp_path, monkeypatch, capsys):
+    shipped = tmp_path / "shipped"
+    shutil.copytree(tiny_models, shipped)
+    monkeypatch.setattr("VFMTransferLib.bundles.catalog._SHIPPED", (shipped,))
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tmp_path / "own"))
+    before = {path: path.read_bytes() for path in shipped.rglob("*.*")}
+    assert main(["models", "export-onnx", "tiny-scratch"]) == 1
+    assert "models import" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in shipped.rglob("*.*")} == before
+    assert main(["models", "import", str(shipped / "tiny-scratch"), "--name", "mine"]) == 0
+    assert main(["models", "export-onnx", "mine"]) == 0
+
+
 def test_phantoms_are_written_one_folder_each(tmp_path, capsys, monkeypatch):
     coarse = partial(make_phantom, t2w_spacing_mm=(1.5, 1.5, 3.0))
     monkeypatch.setattr("VFMTransferLib.phantom.phantom.make_phantom", coarse)
