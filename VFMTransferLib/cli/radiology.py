@@ -45,20 +45,24 @@ def add_quality(commands: Commands) -> None:
 def run_quality(args: argparse.Namespace) -> None:
     if args.exported is None:
         require_images(args, args.case)
+    from ..core.result import warnings_in, without_warnings
     from ..radiology.quality import measure_quality
 
     case = given_case(args, args.case) if args.exported is None else _exported_case(args.exported)
     criteria = measure_quality(case, case.gland)
     if args.json:
-        print_json({"case": case.id, "note": RESEARCH_USE, "quality": [asdict(found) for found in criteria]})
+        found = {"quality": [asdict(found) for found in criteria], "notes": list(case.notes)}
+        print_json({"case": case.id, "note": RESEARCH_USE, **found})
         return
-    lines = [
+    warning = warnings_in(case.notes)
+    lines = [f"WARNING: {warning}"] if warning else []
+    lines += [
         f"{_MARKS[found.is_met]}: {found.title}: {found.text} ({found.threshold}; {found.source}). {found.sentence}"
         for found in criteria
     ]
     if case.gland is None:
         lines.append("Coverage of the prostate and the shift of diffusion need a mask of the prostate (--gland).")
-    print("\n".join([*lines, RESEARCH_USE]))
+    print("\n".join([*lines, *without_warnings(case.notes), RESEARCH_USE]))
 
 
 def add_diffusion(commands: Commands) -> None:

@@ -24,8 +24,9 @@ GLAND_TRAINED_NOTE = (
 
 
 def warnings_in(notes: Iterable[str]) -> str:
-    """The notes that must be read before a result, without their prefix; empty without any."""
-    return " ".join(note.removeprefix(WARNING_PREFIX) for note in notes if note.startswith(WARNING_PREFIX))
+    """The notes that must be read before a result, without their prefix, as sentences; empty without any."""
+    first, *more = [note.removeprefix(WARNING_PREFIX) for note in notes if note.startswith(WARNING_PREFIX)] or [""]
+    return " ".join([first, *(note[0].upper() + note[1:] for note in more)])
 
 
 def without_warnings(notes: Iterable[str]) -> list[str]:

@@ -277,6 +277,14 @@ def marked_voxels(mask: np.ndarray) -> np.ndarray:
     return np.argwhere(mask[box]) + [part.start for part in box]
 
 
+def share_within(mask: Volume, grid: Geometry) -> float:
+    """Share of a mask's marked voxels whose centers lie within a grid; 1 of none."""
+    voxels = marked_voxels(mask.array != 0)
+    index = grid.to_index(mask.geometry.to_world(voxels[:, ::-1]))
+    inside = ((index >= -0.5) & (index <= np.array(grid.size) - 0.5)).all(axis=1)
+    return float(inside.mean()) if len(voxels) else 1.0
+
+
 def _thickened(image: sitk.Image) -> sitk.Image:
     """An axis of one voxel doubled, since linear interpolation needs two samples along each axis."""
     for axis, size in enumerate(image.GetSize()):

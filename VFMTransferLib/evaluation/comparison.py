@@ -31,6 +31,7 @@ from .measures import ALL_CLASSES, KINDS, Between, Disagreement, Measure, measur
 from .outputs import (
     GLAND,
     GLAND_MASK,
+    PART_NOTE,
     Reference,
     Segments,
     disagreements,
@@ -45,7 +46,7 @@ from .outputs import (
     shared_segments,
     slice_of_greatest_difference,
     slice_of_most_disagreement,
-    unlikely_prostate,
+    unlikely_reference,
     wrong_reference,
 )
 
@@ -209,7 +210,8 @@ def _compare_segmentations(
         placed = place(reference.to_nearest_lps(), geometry, "nearest")
         masks, decided = reference_segments(placed.volume.array, a.task, segments, table)
         covered, notes = placed.covered, notes + placed.notes + decided
-        notes += unlikely_prostate(masks, segments, geometry)
+        notes += () if covered.all() else (PART_NOTE,)
+        notes += tuple(unlikely_reference(reference, masks, segments, geometry))
     findings = a.label_values if TASKS[a.task].finds_lesions else ()
     lesions = tuple(str(name) for name in findings if name not in (Label.BACKGROUND, Label.PROSTATE))
     listed, count = disagreements(segments, geometry, _frame(case, segments, geometry))

@@ -13,7 +13,8 @@ from ..core.case import Case
 from ..core.errors import BundleError, GeometryError, ImageError
 from ..core.result import WARNING_PREFIX, Result
 from ..core.terms import Label
-from ..core.volume import Geometry, Volume
+from ..core.volume import Geometry, Volume, share_within
+from ..inference.case_measurements import MIN_COVERED
 from ..io.plausibility import GLAND_ML, checked_sequence
 from ..metrics.agreement import data_range, dice, hausdorff95_mm, mean_difference, volume_difference_ml
 from ..radiology.gland import GlandFrame
@@ -31,6 +32,11 @@ BACKGROUND = 0
 MAX_DISAGREEMENTS = 25
 _FAR_BETTER = 0.2  # of a mean Dice, where two structures of a reference are exchanged; ours
 _LIKE = 0.5  # mean Dice from which a reference is of what A and B mark, whatever its size
+_UNLIKE = 0.1  # mean Dice below which it may be another exam's; both ours
+PART_NOTE = (
+    "Against the reference, overlap, distance and volume difference are of the part that it covers; the volumes of A and "
+    "B are whole."
+)
 _KINDS = ("mean_difference", "mae", "psnr_db", "ssim")
 _NAMES = {Between.A: "A", Between.B: "B", Between.REFERENCE: "the reference"}
 
@@ -244,9 +250,14 @@ def reference_segments(
             if 1 in found:
                 note += " In masks that train, 1 is ISUP grade group 1, which is not clinically significant."
             return {str(plain): reference != 0}, (note,)
-        if len(found) <= 1 and (segments.whole or len(segments.names) == 1):
-            name = str(Label.PROSTATE) if segments.whole else segments.names[0]
-            return {name: reference != 0}, (f"The reference has one value and counts as a mask of the {name}.",)
+        name = str(Label.PROSTATE) if segments.whole else segments.names[0]
+        if not found:
+            return {name: reference != 0}, ("The reference is empty.",)
+        in_table = found[0] != 1 and found[0] in segments.values.values()  # 1 alone is how any plain mask is written
+        if len(found) == 1 and not in_table and (segments.whole or len(segments.names) == 1):
+            masks = {name: reference != 0}
+            note = f"The reference has one value and counts as a mask of the {name}."
+            return masks, (note, *_of_another(masks, segments))
         if not set(found) <= set(segments.values.values()):
             table = ", ".join(f"{value} {name}" for name, value in segments.values.items())
             raise ImageError(
@@ -254,6 +265,11 @@ def reference_segments(
                 f"but has {found}. "
                 "Give a mask of one structure, or name its values (`reference_labels` of `compare` in Python)."
             )
+        if len(found) == 1:
+            (name,) = (name for name, value in segments.values.items() if value == found[0])
+            masks = {name: reference != 0}
+            note = f"The reference has the value {found[0]} alone, which is taken as {name}."
+            return masks, (note, *_of_another(masks, segments))
         masks = _by_value(reference, segments, segments.values)
         taken = ", ".join(f"{value} {name}" for name, value in segments.values.items())
         return masks | whole, (f"The reference's values are taken as {taken}.", *_exchanged(masks, segments))
@@ -288,16 +304,47 @@ def _exchanged(masks: Mapping[str, np.ndarray], segments: Segments) -> Iterator[
             )
 
 
-def unlikely_prostate(masks: Mapping[str, np.ndarray], segments: Segments, geometry: Geometry) -> tuple[str, ...]:
-    """A note on a reference that may be of another structure, as a lesion's mask that was named by mistake."""
+def _of_another(masks: Mapping[str, np.ndarray], segments: Segments) -> Iterator[str]:
+    """A sentence on a reference of one structure that agrees far better with another structure of A and B."""
+    ((name, mask),) = masks.items()
+    agreements = {structure: _agreement(segments, {structure: mask}) for structure in segments.structures}
+    best = max(agreements, key=agreements.__getitem__)
+    if agreements[best] - agreements.get(name, 0.0) > _FAR_BETTER:
+        yield (
+            f"{WARNING_PREFIX}the reference is probably a mask of the {best}: its mean Dice with that of A and B is "
+            f"{agreements[best]:.2f}, and {agreements.get(name, 0.0):.2f} with their {name}, as which it is taken. Give "
+            "it the values of the results' labels, or name them (`reference_labels` of `compare` in Python)."
+        )
+
+
+def unlikely_reference(
+    reference: Volume, masks: Mapping[str, np.ndarray], segments: Segments, geometry: Geometry
+) -> Iterator[str]:
+    """Warnings on a reference that is cut off, or may be of another structure or exam.
+
+    `masks` are its structures on the grid of the results, by name.
+    """
+    inside = share_within(reference, geometry)
+    if inside < MIN_COVERED:
+        yield (
+            f"{WARNING_PREFIX}{1 - inside:.0%} of what the reference marks lies outside of the results' grid and is left "
+            f"out: all of it has {reference.volume_ml:.1f} ml. Check that it is of this exam."
+        )
     mask, (low, high) = masks.get(Label.PROSTATE), GLAND_ML
-    ml = 0.0 if mask is None else np.count_nonzero(mask) * geometry.voxel_volume_ml
-    if mask is None or low <= ml <= high or _agreement(segments, {str(Label.PROSTATE): mask}) >= _LIKE:
-        return ()
-    return (
-        f"{WARNING_PREFIX}the reference's prostate has {ml:.1f} ml, and prostates have {low:.0f} to {high:.0f} ml; "
-        "check that it is one.",
-    )
+    if mask is None:
+        return
+    ml = np.count_nonzero(mask) * geometry.voxel_volume_ml
+    agreement = _agreement(segments, {str(Label.PROSTATE): mask})
+    if not low <= ml <= high and agreement < _LIKE:
+        yield (
+            f"{WARNING_PREFIX}the reference's prostate has {ml:.1f} ml, and prostates have {low:.0f} to {high:.0f} ml; "
+            "check that it is one."
+        )
+    elif ml and agreement < _UNLIKE and (segments.a.any() or segments.b.any()):
+        yield (
+            f"{WARNING_PREFIX}the reference's prostate hardly overlaps what A and B mark: its mean Dice with them is "
+            f"{agreement:.2f}. Check that it is of this exam."
+        )
 
 
 def _agreement(segments: Segments, masks: Mapping[str, np.ndarray]) -> float:

@@ -12,7 +12,7 @@ from ..core.errors import ImageError
 from ..core.measurements import GlandMeasurements, QualityCriterion
 from ..core.result import Result
 from ..core.terms import Sequence
-from ..core.volume import Geometry, Volume, marked_voxels
+from ..core.volume import Volume, share_within
 from ..radiology.gland import GlandFrame, measure_gland
 from ..radiology.lesions import is_cut_off, measure_lesions
 from ..radiology.quality import measure_diffusion, measure_t2w
@@ -90,7 +90,7 @@ class CaseMeasurements:
         """
         grid = self.case.volumes.get(Sequence.T2W, mask).geometry
         on_grid = mask.resample_to(grid, "nearest")
-        covered = _covered_share(mask, grid)
+        covered = share_within(mask, grid)
         notes: tuple[str, ...] = ()
         if covered < MIN_COVERED:
             notes = (f"t2w covers only {covered:.0%} of the prostate's mask, which was measured on its own grid.",)
@@ -110,11 +110,3 @@ class CaseMeasurements:
 
 def _noted(result: Result, *notes: str) -> Result:
     return replace(result, provenance=result.provenance.with_notes(*notes))
-
-
-def _covered_share(mask: Volume, grid: Geometry) -> float:
-    """Share of a mask's voxels whose middles lie within a grid; 1 of none."""
-    voxels = marked_voxels(mask.array > 0)
-    index = grid.to_index(mask.geometry.to_world(voxels[:, ::-1]))
-    inside = ((index >= -0.5) & (index <= np.array(grid.size) - 0.5)).all(axis=1)
-    return float(inside.mean()) if len(voxels) else 1.0

@@ -15,6 +15,7 @@ from VFMTransferLib.cli.predict import summary
 from VFMTransferLib.cli.side_by_side import measure_lines, row_text
 from VFMTransferLib.core.measurements import DiceEstimate
 from VFMTransferLib.core.result import Lesion, Provenance, Result
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.evaluation.comparison import CohortRow, compare
 from VFMTransferLib.io import cases, read_volume, write_volume
@@ -413,3 +414,23 @@ def test_quality_is_listed_criterion_by_criterion(tmp_path, capsys):
     criteria = {found["name"]: found for found in json.loads(capsys.readouterr().out)["quality"]}
     assert criteria["dwi-shift"]["value"] is not None  # a phantom comes with its gland
     assert criteria["t2w-field-of-view"]["value"] == pytest.approx(192)
+
+
+def test_quality_states_what_is_odd_about_the_images_and_the_mask(tmp_path, capsys):
+    phantom = make_phantom(3, t2w_spacing_mm=(1.0, 1.0, 3.0))
+    array = phantom.case[Sequence.T2W].array.copy()
+    array[3] = array[5]
+    shifted = np.roll(phantom.gland.array, 60, axis=2)
+    case = replace(phantom.case, volumes={**phantom.case.volumes, Sequence.T2W: replace(phantom.case[Sequence.T2W], array=array)})
+    write_phantom(replace(phantom, case=case), tmp_path / "case")
+    write_volume(phantom.gland.with_array(shifted), tmp_path / "beside.nii.gz")
+    words = ["quality", str(tmp_path / "case"), "--gland", str(tmp_path / "beside.nii.gz")]
+    assert main(words) == 0
+    first, *others, _ = capsys.readouterr().out.splitlines()
+    assert first.startswith("WARNING: the middle of the prostate's mask lies")
+    repeated = "t2w has slices that repeat another one"
+    assert others[-1].startswith(repeated)
+    assert main([*words, "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert any(note.startswith("WARNING") for note in notes)
+    assert any(note.startswith(repeated) for note in notes)

@@ -111,6 +111,60 @@ def test_a_lesion_given_as_the_reference_of_the_prostate_gets_a_warning():
     assert "reference" not in compare(a_case(), *anatomy_pair(), gland_reference()).cautions
 
 
+def test_a_reference_of_one_zone_is_of_that_zone():
+    only = np.where(zones() == 2, 2, 0).astype(np.uint8)
+    comparison = compare(a_case(), *anatomy_pair(), Volume(only, T2W_GRID))
+    assert comparison.value("dice", "transition-zone", "a-reference") == 1.0
+    assert "The reference has the value 2 alone, which is taken as transition-zone." in comparison.notes
+    with pytest.raises(KeyError):
+        comparison.value("dice", "prostate", "a-reference")
+    assert not comparison.cautions
+
+
+@pytest.mark.parametrize(
+    ("value", "marks", "best"),
+    [(1, (2,), "transition-zone"), (255, (2,), "transition-zone"), (2, (1, 2), "prostate")],
+)
+def test_a_reference_of_one_value_that_is_of_another_structure_gets_a_warning(value, marks, best):
+    reference = np.where(np.isin(zones(), marks), value, 0).astype(np.uint8)
+    warning = compare(a_case(), *anatomy_pair(), Volume(reference, T2W_GRID)).cautions["reference"]
+    assert f"the reference is probably a mask of the {best}" in warning
+
+
+def test_an_empty_reference_is_called_empty():
+    notes = compare(a_case(), *anatomy_pair(), Volume(np.zeros_like(zones()), T2W_GRID)).notes
+    assert "The reference is empty." in notes
+    assert not any("one value" in note for note in notes)
+
+
+def test_a_reference_beyond_the_results_gets_a_warning_with_its_whole_volume():
+    wider = replace(T2W_GRID, size=(48, 50, 7), origin_mm=T2W_GRID.to_world((0, -10, 0)))
+    array = np.pad((zones() > 0).astype(np.uint8), ((0, 0), (10, 0), (0, 0)))
+    assert "reference" not in compare(a_case(), *anatomy_pair(), Volume(array, wider)).cautions
+    array[:, :10, 10:30] = 1
+    reference = Volume(array, wider)
+    warning = compare(a_case(), *anatomy_pair(), reference).cautions["reference"]
+    outside = array[:, :10].sum() / array.sum()
+    assert f"{outside:.0%} of what the reference marks lies outside of the results' grid" in warning
+    assert f"all of it has {reference.volume_ml:.1f} ml" in warning
+
+
+def test_a_reference_of_another_exam_gets_a_warning_though_its_volume_is_usual():
+    coarse = Geometry((48, 40, 7), (1.0, 1.2, 6.0))
+    pair = anatomy("pretrained", zones(), grid=coarse), anatomy("scratch", zones(3), grid=coarse)
+    beside = np.roll(zones() > 0, (20, 24), axis=(1, 2)).astype(np.uint8)
+    warning = compare(a_case(), *pair, Volume(beside, coarse)).cautions["reference"]
+    assert warning.startswith("the reference's prostate hardly overlaps what A and B mark: its mean Dice with them is 0.0")
+    assert "reference" not in compare(a_case(), *pair, Volume((zones() > 0).astype(np.uint8), coarse)).cautions
+
+
+def test_against_a_reference_of_a_part_a_note_states_which_volumes_are_whole():
+    part = replace(T2W_GRID, size=(48, 40, 3), origin_mm=T2W_GRID.to_world((0, 0, 2)))
+    (note,) = [n for n in compare(a_case(), *anatomy_pair(), Volume(zones()[2:5], part)).notes if "are whole" in n]
+    assert note.startswith("Against the reference, overlap, distance and volume difference are of the part")
+    assert not any("are whole" in n for n in compare(a_case(), *anatomy_pair(), Volume(zones(), T2W_GRID)).notes)
+
+
 def test_a_reference_with_values_of_its_own_needs_a_table():
     reference = Volume(zones() * 4, T2W_GRID)
     with pytest.raises(ImageError, match="has \\[4, 8\\]"):

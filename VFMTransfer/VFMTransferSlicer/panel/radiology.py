@@ -149,8 +149,8 @@ class QualitySection(VTKObservationMixin):
 
         def take(document: dict[str, Any], folder: Path) -> Steps:
             self._checked = state
-            note = "" if gland is not None else _("Coverage and shift of the prostate follow with a mask, or a run.")
-            self._show(document["quality"], note)
+            lacking = "" if gland is not None else _("Coverage and shift of the prostate follow with a mask, or a run.")
+            self._show(document["quality"], "\n".join(filter(None, (*document["notes"], lacking))))
             yield
 
         with slicer.util.tryWithErrorDisplay(_("The images could not be checked.")):
