@@ -184,9 +184,9 @@ def row_text(row: CohortRow) -> str:
     interval = f" [{row.low:.3f}, {row.high:.3f}]" if row.low == row.low else ""
     arms = f"A {row.mean_a:.3f}, B {row.mean_b:.3f}, A minus B " if row.mean_b == row.mean_b else ""
     against = ", A with B" if row.between == "a-b" else " against the reference" if "reference" in row.between else ""
-    title, mean = KINDS[row.measure].title, quantity_title(f"{arms}{row.mean:.3f}{interval}", row.unit)
+    value = quantity_title(f"{arms}{row.mean:.3f}{interval}", row.unit) if row.mean == row.mean else "n/a"
     left_out = f", left out: {row.left_out}" if row.left_out else ""
-    return f"{title}, {row.subject}{against}: {mean} (cases: {row.cases}{left_out})"
+    return f"{KINDS[row.measure].title}, {row.subject}{against}: {value} (cases: {row.cases}{left_out})"
 
 
 def run_side_by_side(

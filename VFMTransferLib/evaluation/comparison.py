@@ -100,7 +100,7 @@ class Comparison:
 
     @property
     def shown_measures(self) -> tuple[Measure, ...]:
-        """Those that a reader is shown: where both corrections were withheld, not the agreement of A with B."""
+        """Those shown, saved and averaged: not the agreement of A with B where both corrections were withheld."""
         return tuple(m for m in self.measures if not (self.is_withheld and m.between is Between.A_B))
 
     @property
@@ -412,7 +412,7 @@ def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
         caveats |= dict.fromkeys(comparison.caveats)
         without_lesions += [comparison.case.id] if comparison.marks_no_lesion else []
         trained_on += [comparison.case.id] if comparison.was_trained_on_name else []
-        for one in comparison.measures:
+        for one in comparison.shown_measures:
             values[one.kind, one.subject, one.between][comparison.case.id] = one
     if len(tasks) > 1:
         raise ValueError(f"All comparisons must be of one task, got {', '.join(sorted(tasks))}.")
@@ -482,7 +482,8 @@ def _mean(values: np.ndarray) -> float:
 
 def save_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
     """Write `comparison.json` and `comparison.csv`; OutputError where the folder cannot be written."""
-    rows = [{"case": comparison.case.id, "task": str(comparison.a.task), **measure_row(m)} for m in comparison.measures]
+    about = {"case": comparison.case.id, "task": str(comparison.a.task)}
+    rows = [{**about, **measure_row(m)} for m in comparison.shown_measures]
     return _save(Path(folder), "comparison", comparison_document(comparison), rows)
 
 
@@ -520,7 +521,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "has_reference": comparison.has_reference,
         "true_class": comparison.true_class,
         "focus_slice": comparison.focus_slice,
-        "measures": [measure_row(m) for m in comparison.measures],
+        "measures": [measure_row(m) for m in comparison.shown_measures],
         "disagreements": [asdict(d) for d in comparison.disagreements],
         "disagreement_count": comparison.disagreement_count,
         "cautions": comparison.cautions,

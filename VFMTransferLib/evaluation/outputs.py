@@ -34,8 +34,8 @@ _FAR_BETTER = 0.2  # of a mean Dice, where two structures of a reference are exc
 _LIKE = 0.5  # mean Dice from which a reference is of what A and B mark, whatever its size
 _UNLIKE = 0.1  # mean Dice below which it may be another exam's; both ours
 PART_NOTE = (
-    "Against the reference, overlap, distance and volume difference are of the part that it covers; the volumes of A and "
-    "B are whole."
+    "Against the reference, overlap, distance and volume difference are of the part that it covers; the volumes of A "
+    "and B are whole."
 )
 _KINDS = ("mean_difference", "mae", "psnr_db", "ssim")
 _NAMES = {Between.A: "A", Between.B: "B", Between.REFERENCE: "the reference"}
@@ -312,8 +312,8 @@ def _of_another(masks: Mapping[str, np.ndarray], segments: Segments) -> Iterator
     if agreements[best] - agreements.get(name, 0.0) > _FAR_BETTER:
         yield (
             f"{WARNING_PREFIX}the reference is probably a mask of the {best}: its mean Dice with that of A and B is "
-            f"{agreements[best]:.2f}, and {agreements.get(name, 0.0):.2f} with their {name}, as which it is taken. Give "
-            "it the values of the results' labels, or name them (`reference_labels` of `compare` in Python)."
+            f"{agreements[best]:.2f}, and {agreements.get(name, 0.0):.2f} with their {name}, as which it is taken. "
+            "Give it the values of the results' labels, or name them (`reference_labels` of `compare` in Python)."
         )
 
 
@@ -327,8 +327,8 @@ def unlikely_reference(
     inside = share_within(reference, geometry)
     if inside < MIN_COVERED:
         yield (
-            f"{WARNING_PREFIX}{1 - inside:.0%} of what the reference marks lies outside of the results' grid and is left "
-            f"out: all of it has {reference.volume_ml:.1f} ml. Check that it is of this exam."
+            f"{WARNING_PREFIX}{1 - inside:.0%} of what the reference marks lies outside of the results' grid and is "
+            f"left out: all of it has {reference.volume_ml:.1f} ml. Check that it is of this exam."
         )
     mask, (low, high) = masks.get(Label.PROSTATE), GLAND_ML
     if mask is None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from ..core.case import Case
 from ..core.errors import ImageError
 from ..core.measurements import GlandMeasurements, QualityCriterion

@@ -35,6 +35,8 @@ MAX_GHOST = 0.025
 SHIFT_MM = (2.0, 5.0)
 _MIN_AIR = 0.01  # of all voxels
 _ROUNDING_MM = 0.051  # DICOM and NIfTI write sizes rounded
+_VIEW_ROUNDING_MM = 1.0  # and a field of view is that of rounded voxels, hundreds of them
+_MOST_DECIMALS = 3  # what differs by less is equal
 
 
 def measure_quality(case: Case, gland: Volume | None = None) -> tuple[QualityCriterion, ...]:
@@ -60,6 +62,7 @@ def measure_t2w(case: Case, gland: Volume | None = None) -> Iterator[QualityCrit
     yield _criterion(
         "t2w-axial-alignment", "T2w, tilt from axial", tilt, "°", f"at most {MAX_TILT_DEG:.0f}°", tilt <= MAX_TILT_DEG,
         OURS, "PI-RADS asks for slices that are axial to the patient or to the prostate's long axis.", decimals=0,
+        limits=(MAX_TILT_DEG,),
     )  # fmt: skip
     planes = about.other_planes
     yield QualityCriterion(
@@ -99,8 +102,10 @@ def measure_diffusion(case: Case, gland: Volume | None = None) -> Iterator[Quali
         f"at most {DWI_IN_PLANE_MM} mm along phase and frequency",
         is_fine if acquired or not is_fine else None,
         PIRADS,
-        "As it was acquired." if acquired else "Of the file; the acquired size is not stated and can be larger.",
+        ("As it was acquired." if acquired else "Of the file; the acquired size is not stated and can be larger.")
+        + _tolerated(is_fine and _is_beyond(largest, DWI_IN_PLANE_MM)),
         decimals=2,
+        limits=(DWI_IN_PLANE_MM,),
     )
     yield _slices("dwi", grid, about, DWI_SLICE_MM)
     yield from _b_values(about)
@@ -109,7 +114,7 @@ def measure_diffusion(case: Case, gland: Volume | None = None) -> Iterator[Quali
         angle = float(np.degrees(np.arccos(min(abs(_normal(t2w.geometry) @ _normal(grid)), 1.0))))
         yield _criterion(
             "dwi-same-slices", "Diffusion, tilt against T2w", angle, "°", f"at most {MAX_ANGLE_DEG:.0f}°",
-            angle <= MAX_ANGLE_DEG, OURS, "PI-RADS requires the same slice locations as T2w.", decimals=1,
+            angle <= MAX_ANGLE_DEG, OURS, "PI-RADS requires the same slice locations as T2w.", limits=(MAX_ANGLE_DEG,),
         )  # fmt: skip
         if gland is not None:
             yield _shift(case, t2w, gland)
@@ -129,9 +134,25 @@ def _criterion(
     source: str,
     sentence: str,
     decimals: int = 1,
+    limits: tuple[float, ...] = (),
 ) -> QualityCriterion:
-    text = "not known" if value is None else f"{value:.{decimals}f}{'' if unit in ('°', '') else ' '}{unit}"
+    """A criterion whose value is written with more `decimals` where it would else read like one of its limits."""
+    text = "not known"
+    if value is not None:
+        others = [limit for limit in limits if round(value, _MOST_DECIMALS) != limit]
+        while any(f"{value:.{decimals}f}" == f"{limit:.{decimals}f}" for limit in others):
+            decimals += 1
+        text = f"{value:.{decimals}f}{'' if unit in ('°', '') else ' '}{unit}"
     return QualityCriterion(name, title, value, text, unit, threshold, is_met, source, sentence)
+
+
+def _is_beyond(size: float, limit: float) -> bool:
+    return round(size, _MOST_DECIMALS) > limit
+
+
+def _tolerated(is_beyond: bool) -> str:
+    """The end of a sentence where a limit is met only but for the rounding of sizes."""
+    return f" It is within the limit, but for the rounding of sizes ({_ROUNDING_MM:.1g} mm)." if is_beyond else ""
 
 
 def _normal(grid: Geometry) -> np.ndarray:
@@ -151,11 +172,13 @@ def _title(kind: str) -> str:
 def _view(kind: str, grid: Geometry, limits: tuple[float, float]) -> QualityCriterion:
     low, high = limits
     size = max(_in_plane(grid, grid.extent_mm))
-    is_met = low - 1 <= size <= high + 1  # sizes are stated rounded
+    is_met = low - _VIEW_ROUNDING_MM <= size <= high + _VIEW_ROUNDING_MM
     words = "It is within the range." if is_met else "A larger view is coarser, a smaller one can alias."
+    if is_met and (_is_beyond(size, high) or _is_beyond(low, size)):
+        words = f"It is within the range, but for the rounding of sizes ({_VIEW_ROUNDING_MM:.0f} mm)."
     return _criterion(
         f"{kind}-field-of-view", f"{_title(kind)}, field of view", size, "mm", f"{low:.0f} to {high:.0f} mm",
-        is_met, PIRADS, words, decimals=0,
+        is_met, PIRADS, words, decimals=0, limits=limits,
     )  # fmt: skip
 
 
@@ -167,21 +190,26 @@ def _in_plane_t2w(grid: Geometry, about: Acquisition) -> QualityCriterion:
         pixel = max(_in_plane(grid, grid.spacing_mm))
         is_met = False if pixel > T2W_PHASE_MM + _ROUNDING_MM else None
         text = "Of the file; the acquired size is not stated and can be larger."
-        return _criterion(name, title, pixel, "mm", threshold, is_met, PIRADS, text, decimals=2)
+        limits = (T2W_PHASE_MM,)
+        return _criterion(name, title, pixel, "mm", threshold, is_met, PIRADS, text, decimals=2, limits=limits)
     is_met = phase <= T2W_PHASE_MM + _ROUNDING_MM and frequency <= T2W_FREQUENCY_MM + _ROUNDING_MM
-    found = _criterion(name, title, max(phase, frequency), "mm", threshold, is_met, PIRADS, "As it was acquired.")
+    is_beyond = _is_beyond(phase, T2W_PHASE_MM) or _is_beyond(frequency, T2W_FREQUENCY_MM)
+    words = "As it was acquired." + _tolerated(is_met and is_beyond)
+    found = _criterion(name, title, max(phase, frequency), "mm", threshold, is_met, PIRADS, words)
     return replace(found, text=f"{phase:.2f} x {frequency:.2f} mm (phase x frequency)")
 
 
 def _slices(kind: str, grid: Geometry, about: Acquisition, limit_mm: float) -> QualityCriterion:
     step, thickness = grid.spacing_mm[grid.slice_axis], about.thickness_mm
     gap = None if thickness is None else step - thickness
-    is_thin = (step if thickness is None else thickness) <= limit_mm + _ROUNDING_MM
+    size = thickness or step
+    is_thin = size <= limit_mm + _ROUNDING_MM
     is_met = False if not is_thin else None if gap is None else gap <= _ROUNDING_MM
     text = "The gap is not stated." if gap is None else f"The gap is {max(gap, 0.0):.1f} mm."
+    text += _tolerated(is_thin and _is_beyond(size, limit_mm))
     return _criterion(
-        f"{kind}-slices", f"{_title(kind)}, slice thickness", thickness or step, "mm",
-        f"at most {limit_mm:.0f} mm, no gap", is_met, PIRADS, text,
+        f"{kind}-slices", f"{_title(kind)}, slice thickness", size, "mm",
+        f"at most {limit_mm:.0f} mm, no gap", is_met, PIRADS, text, limits=(limit_mm,),
     )  # fmt: skip
 
 
@@ -226,6 +254,7 @@ def _coverage(t2w: Volume, gland: Volume) -> Iterator[QualityCriterion]:
     yield _criterion(
         "t2w-covers-vesicles", "T2w, slices above the base", above, "mm", f"at least {VESICLES_MM:.0f} mm",
         above >= VESICLES_MM, OURS, "Room for the seminal vesicles, which are not marked by any network here.",
+        limits=(VESICLES_MM,),
     )  # fmt: skip
 
 
@@ -258,7 +287,7 @@ def _noise(kind: str, volume: Volume, gland: Volume | None) -> QualityCriterion:
         f"{kind}-signal-to-noise", f"{_title(kind)}, signal to noise", ratio, "", f"at least {MIN_SIGNAL_TO_NOISE:.0f}",
         None if ratio is None else ratio >= MIN_SIGNAL_TO_NOISE, ROSE,
         f"Mean signal of {where} divided by the finest noise there; texture counts as noise, interpolation hides it.",
-        decimals=0,
+        decimals=0, limits=(MIN_SIGNAL_TO_NOISE,),
     )  # fmt: skip
 
 
@@ -451,4 +480,4 @@ def _shift(case: Case, t2w: Volume, gland: Volume) -> QualityCriterion:
     ]
     where = f" ({' and '.join(ways)})" if ways else ""
     text = f"Mean shift relative to T2w{where}: {severity}. Stretching within the gland is not measured."
-    return _criterion(name, title, length, "mm", threshold, length <= none, OURS, text)
+    return _criterion(name, title, length, "mm", threshold, length <= none, OURS, text, limits=SHIFT_MM)

@@ -2,13 +2,14 @@
 
 import csv
 import json
+import math
 import shutil
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
-from comparison_cases import a_case, image_pair
+from comparison_cases import a_case, image_pair, translation_pair
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.cli.predict import summary
@@ -17,7 +18,7 @@ from VFMTransferLib.core.measurements import DiceEstimate
 from VFMTransferLib.core.result import Lesion, Provenance, Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
-from VFMTransferLib.evaluation.comparison import CohortRow, compare
+from VFMTransferLib.evaluation.comparison import CohortRow, compare, compare_cohort, comparison_document
 from VFMTransferLib.io import cases, read_volume, write_volume
 from VFMTransferLib.phantom import make_phantom, write_phantom
 from VFMTransferLib.tasks import find_task
@@ -245,8 +246,31 @@ def test_where_both_corrections_are_withheld_compare_prints_no_agreement(moved_m
         replace(result, displacement_mm=np.full((*grid.shape, 3), moved, np.float32))
         for result, moved in zip(pair, moved_mm, strict=True)
     )
-    lines = measure_lines(compare(a_case(), a, b))
-    assert any(", a-b: " in line for line in lines) == is_shown
+    comparison = compare(a_case(), a, b)
+    assert any(", a-b: " in line for line in measure_lines(comparison)) == is_shown
+    assert any(one["between"] == "a-b" for one in comparison_document(comparison)["measures"]) == is_shown
+
+
+def test_withheld_corrections_are_left_out_of_the_mean_over_cases():
+    grid = a_case()["hbv"].geometry
+    moved, withheld = (
+        [
+            replace(one, displacement_mm=np.full((*grid.shape, 3), mm, np.float32))
+            for one in image_pair("distortion-correction", "hbv-corrected", grid, 90.0)
+        ]
+        for mm in (2, 0)
+    )
+    others = replace(a_case(), id="case-2"), *(replace(one, case_id="case-2") for one in withheld)
+    cohort = compare_cohort([compare(a_case(), *moved), compare(*others)])
+    (mae,) = [row for row in cohort.rows if (row.measure, row.between) == ("mae", "a-b")]
+    assert (mae.cases, mae.left_out) == (1, 1)
+    assert mae.mean == compare(a_case(), *moved).value("mae", "hbv-corrected", "a-b") > 0
+
+
+def test_a_mean_of_no_case_is_not_available():
+    rows = compare_cohort([compare(a_case(), *translation_pair())]).rows
+    row = next(row for row in rows if (row.measure, row.between) == ("ssim", "a-b"))
+    assert row_text(replace(row, mean=math.nan, cases=0, left_out=1)).endswith("A with B: n/a (cases: 0, left out: 1)")
 
 
 def test_predict_of_a_cohort_warns_by_case_and_network(a_study, tmp_path, capsys, doubtful, monkeypatch):
@@ -421,7 +445,9 @@ def test_quality_states_what_is_odd_about_the_images_and_the_mask(tmp_path, caps
     array = phantom.case[Sequence.T2W].array.copy()
     array[3] = array[5]
     shifted = np.roll(phantom.gland.array, 60, axis=2)
-    case = replace(phantom.case, volumes={**phantom.case.volumes, Sequence.T2W: replace(phantom.case[Sequence.T2W], array=array)})
+    case = replace(
+        phantom.case, volumes={**phantom.case.volumes, Sequence.T2W: replace(phantom.case[Sequence.T2W], array=array)}
+    )
     write_phantom(replace(phantom, case=case), tmp_path / "case")
     write_volume(phantom.gland.with_array(shifted), tmp_path / "beside.nii.gz")
     words = ["quality", str(tmp_path / "case"), "--gland", str(tmp_path / "beside.nii.gz")]

@@ -154,7 +154,9 @@ def test_a_reference_of_another_exam_gets_a_warning_though_its_volume_is_usual()
     pair = anatomy("pretrained", zones(), grid=coarse), anatomy("scratch", zones(3), grid=coarse)
     beside = np.roll(zones() > 0, (20, 24), axis=(1, 2)).astype(np.uint8)
     warning = compare(a_case(), *pair, Volume(beside, coarse)).cautions["reference"]
-    assert warning.startswith("the reference's prostate hardly overlaps what A and B mark: its mean Dice with them is 0.0")
+    assert warning.startswith(
+        "the reference's prostate hardly overlaps what A and B mark: its mean Dice with them is 0.0"
+    )
     assert "reference" not in compare(a_case(), *pair, Volume((zones() > 0).astype(np.uint8), coarse)).cautions
 
 

@@ -178,6 +178,18 @@ def test_blank_and_repeated_slices_are_counted():
     assert notes[:2] == ["t2w has blank slices: 2 of 7.", "t2w has slices that repeat another one: 1 of 7."]
 
 
+def test_slices_are_those_of_the_scan_whichever_axis_of_the_file_they_run_along(a_phantom):
+    t2w = with_changed_t2w(a_phantom.case, lambda a: np.concatenate([a[::2], a[1::2]]))[Sequence.T2W]
+    array = t2w.array.copy()
+    array[1] = 0
+    scan = t2w.with_array(array)
+    as_scanned = notes_on({Sequence.T2W: scan}, None, 1.0, True)
+    assert f"t2w has blank slices: 1 of {len(array)}." in as_scanned
+    assert any("do not follow each other" in note for note in as_scanned)
+    permuted = Volume.from_sitk(sitk.PermuteAxes(scan.to_sitk(), [2, 0, 1]), "t2w")
+    assert notes_on({Sequence.T2W: permuted}, None, 1.0, True) == as_scanned
+
+
 def test_a_mask_that_cannot_be_a_prostate_is_noted():
     grid = Geometry((40, 40, 20), (2.0, 2.0, 3.0))
     mask = np.zeros(grid.shape, np.uint8)

@@ -85,6 +85,43 @@ def test_what_no_header_states_is_not_known():
     assert "not stated" in criteria["t2w-in-plane"].sentence
 
 
+@pytest.mark.parametrize(
+    ("name", "t2w", "is_met", "text", "is_tolerated"),
+    [
+        ("t2w-slices", {"thickness_mm": 3.04}, True, "3.04 mm", True),
+        ("t2w-slices", {"thickness_mm": 3.06}, False, "3.1 mm", False),
+        ("t2w-slices", {"thickness_mm": 3.0000002}, True, "3.0 mm", False),
+        ("t2w-in-plane", {"phase_mm": 0.75}, True, "0.75 x 0.40 mm (phase x frequency)", True),
+    ],
+)
+def test_a_size_that_only_rounding_allows_is_met_and_says_so(name, t2w, is_met, text, is_tolerated):
+    criterion = found(a_case(t2w=replace(T2W, **t2w)))[name]
+    assert (criterion.is_met, criterion.text) == (is_met, text)
+    assert ("but for the rounding of sizes (0.05 mm)" in criterion.sentence) == is_tolerated
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "text"), [(0.6, "192 mm"), (0.628, "201 mm"), (0.6255, "200.2 mm"), (0.635, "203 mm")]
+)
+def test_a_field_of_view_never_reads_like_its_limit(spacing_mm, text):
+    case = a_case(t2w=T2W)
+    grid = Geometry((320, 320, 21), (spacing_mm, spacing_mm, 3.0))
+    case = replace(case, volumes={**case.volumes, Sequence.T2W: Volume(case[Sequence.T2W].array, grid)})
+    criterion = found(case)["t2w-field-of-view"]
+    assert (criterion.text, criterion.is_met) == (text, spacing_mm < 0.63)
+    assert ("but for the rounding of sizes (1 mm)" in criterion.sentence) == (0.625 < spacing_mm < 0.63)
+
+
+def test_a_ratio_below_its_limit_does_not_read_as_if_it_met_it():
+    rng = np.random.default_rng(0)
+    grid = Geometry((64, 64, 9), (1.0, 1.0, 3.0))
+    scan = Volume((100 + 21 * rng.standard_normal(grid.shape)).astype(np.float32), grid)
+    criterion = found(Case("p001", {Sequence.T2W: scan}))["t2w-signal-to-noise"]
+    assert criterion.is_met is False
+    assert 4.5 < criterion.value < 5
+    assert float(criterion.text) < 5
+
+
 def test_coverage_counts_slices_above_and_below_the_gland():
     case = a_case(t2w=T2W)
     mask = np.zeros(case["t2w"].geometry.shape, np.uint8)
@@ -220,7 +257,9 @@ def test_a_gland_on_any_grid_will_do():
     assert found(case, gland)["t2w-covers-gland"].value is not None
 
 
-@pytest.mark.parametrize(("pixels", "words"), [(201, "It is within the range."), (210, "A larger view is coarser")])
+@pytest.mark.parametrize(
+    ("pixels", "words"), [(201, "It is within the range, but for the rounding"), (210, "A larger view is coarser")]
+)
 def test_the_sentence_on_the_field_of_view_is_that_of_its_verdict(pixels, words):
     grid = Geometry((pixels, pixels, 8), (1.0, 1.0, 3.0))
     case = Case("p", {Sequence.T2W: Volume(np.ones(grid.shape, np.float32), grid)})
