@@ -248,7 +248,7 @@ class BatchCase:
                     result = predictor.predict(bundle, partial(on_arm, arm))
                     if bundle in missing:
                         on_arm(arm, "write", 1.0)
-                        save_result(replace(result, case_sha256=self.sha256), self.folder / bundle.name)
+                        self._save(replace(result, case_sha256=self.sha256), bundle)
                     kept += [result] if compares else []
             if len(kept) == 2:
                 with failures.collected_for(*self.bundles):
@@ -256,6 +256,16 @@ class BatchCase:
                     placed = predictor.case_with_gland(str(self.bundles[0].spec.task))
                     save_comparison(compare(placed, kept[0], kept[1]), self.folder)
         return failures.messages
+
+    def _save(self, result: Result, bundle: Bundle) -> None:
+        """Write a result, unless another process on the same cases has written the same one meanwhile."""
+        if self._has_result(bundle):
+            return
+        try:
+            save_result(result, self.folder / bundle.name)
+        except OutputError:
+            if not self._has_result(bundle):
+                raise
 
     def _compares_any(self, bundles: Collection[Bundle]) -> bool:
         """Whether the comparison that is there is of one of these, or cannot be read."""

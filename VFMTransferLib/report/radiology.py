@@ -90,8 +90,8 @@ def lesion_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "where": lesion.position or "–",
             "sectors": ", ".join(lesion.sectors) or "–",
             "label": label_title(lesion.label),
-            "volume": f"{lesion.volume_ml:.2f} ml",
-            "diameter": _shown(lesion.diameter_mm, "mm", 0),
+            "volume": f"{lesion.volume_ml:.2f} ml" if lesion.volume_ml >= 0.005 else "< 0.01 ml",
+            "diameter": _shown(lesion.diameter_mm, "mm", 1),  # whole ones would hide on which side of 15 mm it is
             "probability": f"{lesion.confidence:.2f}",
             "adc": f"{_shown(lesion.mean_adc)} / {_shown(lesion.adc_p10)}",
             "ratio": _shown(lesion.high_b_ratio, decimals=1),

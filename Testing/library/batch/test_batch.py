@@ -91,6 +91,34 @@ def written_s(output: Path) -> dict[str, float]:
     return {str(f.relative_to(output)): f.stat().st_mtime_ns for f in whole}
 
 
+@pytest.mark.parametrize("when", ["before it is written", "while it is written"])
+def test_a_result_that_another_process_wrote_meanwhile_is_kept(good_cohort, pair, tmp_path, monkeypatch, when):
+    folders = []
+
+    def saved(result: Result, folder: Path) -> Path:
+        folders.append(folder)
+        if len(folders) % 2 == 0:  # the other process's, of the same case, is there
+            raise OutputError(f"'{folder.name}' must not exist yet, but does.")
+        save_result(result, folder)
+        return saved(result, folder)
+
+    if when == "while it is written":
+        monkeypatch.setattr(batch_case, "save_result", saved)
+    else:
+        save = batch_case.BatchCase._save
+
+        def save_twice(case: batch_case.BatchCase, result: Result, bundle: Bundle) -> None:
+            save(case, result, bundle)
+            monkeypatch.setattr(batch_case, "save_result", lambda *_: pytest.fail("the result is there"))
+            save(case, result, bundle)
+            monkeypatch.setattr(batch_case, "save_result", save_result)
+
+        monkeypatch.setattr(batch_case.BatchCase, "_save", save_twice)
+    rows = run_batch(good_cohort, tmp_path / "out", pair[:1])
+    assert [row.status for row in rows] == ["done"] * 2
+    assert sorted(f.name for f in (tmp_path / "out").glob("*/*/")) == [pair[0].name] * 2
+
+
 def outcomes(cohort: Path, output: Path, bundles, **options) -> list[tuple[str, str]]:
     told = []
     run_batch(cohort, output, bundles, options=PredictOptions(**options), on_case=told.append)

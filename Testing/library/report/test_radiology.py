@@ -84,6 +84,21 @@ def test_a_lesions_place_in_the_gland_comes_before_the_scanners_coordinates():
     assert page_order.index("where") < page_order.index("center")
 
 
+@pytest.mark.parametrize(
+    ("mm", "ml", "texts"),
+    [
+        (15.04, 1.2, ("15.0 mm", "1.20 ml")),
+        (14.87, 0.005, ("14.9 mm", "0.01 ml")),
+        (0.5, 0.001, ("0.5 mm", "< 0.01 ml")),
+    ],
+)
+def test_the_size_of_a_lesion_shows_on_which_side_of_15_mm_it_is_and_never_nothing(mm, ml, texts):
+    comparison = a_comparison()
+    lesion = replace(comparison.a.lesions[0], diameter_mm=mm, volume_ml=ml)
+    row = lesion_rows(replace(comparison, a=replace(comparison.a, lesions=(lesion,))))[0]
+    assert (row["diameter"], row["volume"]) == texts
+
+
 def test_the_map_has_each_sector_once_and_each_lesion_where_it_lies():
     comparison = a_comparison()
     shown = sector_map(comparison)

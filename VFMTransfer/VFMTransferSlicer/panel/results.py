@@ -438,7 +438,10 @@ def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> Shown:
         (inGland, lambda found: found.inGland),
         (_("Class"), _classesOf),
         (_("ml"), lambda found: _both(found, lambda one: f"{one.volumeMl:.2f}")),
-        (_("mm"), lambda found: "" if found.diameterMm is None else _both(found, lambda one: _number(one.diameterMm))),
+        (
+            _("mm"),
+            lambda found: "" if found.diameterMm is None else _both(found, lambda one: _diameter(one.diameterMm)),
+        ),
         (_("Zone"), lambda found: "" if found.inGland else found.zone),
         (_("ADC"), lambda found: "" if found.meanAdc is None else _both(found, lambda one: _number(one.meanAdc))),
         (
@@ -462,6 +465,11 @@ def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> Shown:
 
 def _number(value: float | None) -> str:
     return _NO_NUMBER if value is None else f"{value:.0f}"
+
+
+def _diameter(mm: float | None) -> str:
+    """With a decimal, since whole ones would hide on which side of the 15 mm of PI-RADS it lies."""
+    return _NO_NUMBER if mm is None else f"{mm:.1f}"
 
 
 def _share(value: float | None) -> str:
