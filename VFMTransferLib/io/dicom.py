@@ -38,6 +38,7 @@ from .guarded import read_slices, require_room
 from .headers import AXES_TOLERANCE, MAX_MM
 from .images import require_usable_grid
 
+_SAME_ECHO_MS = 1.0  # scanners round; ours
 LOWEST_HIGH_B = 800.0  # below, a single trace image is no high-b image
 DICOM_SUFFIXES = (".dcm", ".ima")
 ORIENTATION_TOLERANCE = 1e-3
@@ -258,6 +259,9 @@ def _high_b_of(series: Series) -> ReadSeries:
         slices[b] = [h for h in headers if h.is_trace] or headers
         by_b[b] = stack_slices(slices[b], str(MRSequence.HBV), f"{series.label}, b {b:g}")
     origin = _origin(series, slices[series.highest_b])
+    if len(by_b) > 1 and series.highest_b < HIGH_B:  # which will be fitted
+        _require_one_echo_time([h for of_b in slices.values() for h in of_b], series.label)
+        by_b = _on_one_scale(by_b, slices)
     if len(by_b) == 1:
         volume = by_b[series.highest_b]
         note = f"High-b image: {series.shown}, b {series.highest_b:g} as measured; it holds no second b value."
@@ -273,7 +277,7 @@ def read_b_values(folder: Path) -> tuple[dict[float, Volume], list[str]]:
         b value in s/mm² → image, and sentences on what was taken together and what is odd.
 
     Raises:
-        ImageError: There is none.
+        ImageError: There is none; they have several echo times, or it is not known how their values compare.
         MixedExamsError: They are of different exams.
         GeometryError: A b value's slices make no volume.
     """
@@ -285,14 +289,57 @@ def read_b_values(folder: Path) -> tuple[dict[float, Volume], list[str]]:
         raise ImageError(f"'{folder.name}' must hold measured diffusion images with their b values, but holds none.")
     if mixed := mixed_exams({s.shown: s.exams for s in measured}):
         raise MixedExamsError(f"Diffusion images must belong to one exam, but {mixed}. Name the folder of one exam.")
-    by_b = {}
+    by_b, slices = {}, {}
     for b in sorted({h.b_value for h in headers if h.b_value is not None}):
         of_b = [h for h in headers if h.b_value == b]
-        by_b[b] = stack_slices([h for h in of_b if h.is_trace] or of_b, "dwi", f"Diffusion, b {b:g},")
+        slices[b] = [h for h in of_b if h.is_trace] or of_b
+        by_b[b] = stack_slices(slices[b], "dwi", f"Diffusion, b {b:g},")
+    if len(by_b) > 1:
+        _require_one_echo_time([h for of_b in slices.values() for h in of_b], f"'{folder.name}'")
+        by_b = _on_one_scale(by_b, slices)
     notes = [f"Diffusion: {s.shown}.{s.oddity}" for s in measured if s.oddity]
     if len(measured) > 1:
         notes.insert(0, f"Several series were taken together: {', '.join(s.shown for s in measured)}.")
     return by_b, notes
+
+
+def _require_one_echo_time(headers: Sequence[Header], what: str) -> None:
+    """ImageError where images that are fitted together differ by T2 decay as well as by diffusion."""
+    times = sorted({h.echo_time_ms for h in headers if h.echo_time_ms is not None})
+    if not times or times[-1] - times[0] <= _SAME_ECHO_MS:
+        return
+    found = []
+    for ms in times:
+        b_values = sorted({h.b_value for h in headers if h.echo_time_ms == ms and h.b_value is not None})
+        found.append(f"b {', '.join(f'{b:g}' for b in b_values)} at {ms:g} ms")
+    raise ImageError(
+        f"Diffusion images must have one echo time to be fitted together, but those of {what} have several: "
+        f"{'; '.join(found)}. Name a folder of images of one echo time."
+    )
+
+
+def _on_one_scale(by_b: Mapping[float, Volume], slices: Mapping[float, Sequence[Header]]) -> dict[float, Volume]:
+    """Images of Philips, each scan of which has a scale of its own, by the scale of the highest b value's.
+
+    ImageError where only some state theirs, or slices of one image differ.
+    """
+    scales = {b: {_rounded(h.signal_scale) for h in headers} for b, headers in slices.items()}
+    stated = set().union(*scales.values())
+    if len(stated) == 1:
+        return dict(by_b)
+    if None in stated or any(len(of_b) > 1 for of_b in scales.values()):
+        raise ImageError(
+            f"Diffusion images of b {', '.join(f'{b:g}' for b in sorted(by_b))} must have values of one scale to be "
+            "fitted together, but have several, or only some state theirs (Philips' scale slope, 2005,100E). Export "
+            "them again with their private elements."
+        )
+    known = {b: scale for b, of_b in scales.items() for scale in of_b if scale is not None}
+    reference = known[max(known)]
+    return {b: volume.with_array(volume.array * np.float32(reference / known[b])) for b, volume in by_b.items()}
+
+
+def _rounded(scale: float | None) -> float | None:
+    return None if scale is None else float(f"{scale:.5g}")
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ _SIEMENS_B = (0x0019, "SIEMENS MR HEADER", 0x0C)
 _PHILIPS_B = (0x2001, "Philips Imaging DD 001", 0x03)
 _GE_B = (0x0043, "GEMS_PARM_01", 0x39)
 _PHILIPS_DIRECTION = (0x2001, "Philips Imaging DD 001", 0x04)
+_PHILIPS_SCALE_SLOPE = (0x2005, "Philips MR Imaging DD 001", 0x0E)
 _GE_B_OFFSET = 1e9  # GE adds it to mark values of its newer software
 _B_IN_SEQUENCE_NAME = re.compile(r"_b(\d+)(?:[a-z]|#\d+)*$")  # Siemens: *ep_b800t, *ep_b50#1; not *ep_b50_800
 _B_IN_DESCRIPTION = re.compile(r"(?<![a-z0-9])b(?:[ _=-]?val(?:ue)?)?[ _=-]?(\d{1,4})(?!\d|[ _,/-]\d)")
@@ -105,6 +106,7 @@ class Header:
         size: Pixels along (x, y).
         b_value: s/mm², or None.
         is_trace: Not one of several diffusion directions, as far as the tags state.
+        signal_scale: What a value is divided by to be the signal that images of Philips share; None where not stated.
         exam: Whose it is.
         spacing_mm: Between pixels along (x, y); empty where it is not stated.
         pixels: None where they are compressed, or stored in a way that only the toolkit reads.
@@ -132,6 +134,7 @@ class Header:
     size: tuple[int, int]
     b_value: float | None
     is_trace: bool
+    signal_scale: float | None
     exam: Exam
     pixels: PlainPixels | None
     pixel_problem: str
@@ -359,6 +362,7 @@ def _header(path: Path, dataset: Dataset, offset: int) -> Header | None:
         size=(int(dataset.Columns), int(dataset.Rows)),
         b_value=_b_value(dataset, description),
         is_trace=not direction or direction.upper().startswith(("I", "N")),  # isotropic, or none at b 0
+        signal_scale=_signal_scale(dataset),
         exam=_exam(dataset),
         pixels=_plain_pixels(dataset, offset),
         pixel_problem=_pixel_problem(dataset),
@@ -442,6 +446,14 @@ def _b_value(dataset: Dataset, description: str) -> float | None:
         return float(by_name.group(1))
     by_description = _B_IN_DESCRIPTION.findall(description.lower())
     return float(by_description[0]) if len(by_description) == 1 else None
+
+
+def _signal_scale(dataset: Dataset) -> float | None:
+    """Philips scales each scan for display: the signal is the stored number divided by the private scale slope."""
+    scale, slope = _first_number(_private(dataset, *_PHILIPS_SCALE_SLOPE)), _number(dataset, "RescaleSlope")
+    if scale is None or not np.isfinite(scale) or scale <= 0:
+        return None
+    return scale * (1.0 if slope is None else slope)
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:

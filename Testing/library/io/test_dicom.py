@@ -14,6 +14,7 @@ from pydicom.uid import BasicTextSRStorage, ImplicitVRLittleEndian
 from VFMTransferLib.core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.io import read_case
+from VFMTransferLib.io.dicom import read_b_values
 
 SIEMENS_MR = "SIEMENS MR HEADER"
 ADC_TYPE = ("DERIVED", "PRIMARY", "DIFFUSION", "ADC", "DIS2D")
@@ -196,6 +197,58 @@ def test_a_series_of_several_b_values_is_split_and_extrapolated(tmp_path):
         "High-b image: b 1400 computed by a mono-exponential fit to b 50, 400, 800 "
         "(series 6 (15 images)); it was not measured."
     )
+
+
+PHILIPS_SCALE = "Philips MR Imaging DD 001"
+
+
+def philips_series(b: float, number: int, scale: float | None, **changes) -> DicomSeries:
+    """A trace image whose stored numbers are the signal times a scale slope that its private element states."""
+    private = ((0x2001, "Philips Imaging DD 001", 0x03, "FL", b),)
+    if scale is not None:
+        private = (*private, (0x2005, PHILIPS_SCALE, 0x0E, "FL", scale))
+    series = trace_series(b, number, private=private, manufacturer="Philips", **changes)
+    return replace(series, voxels=series.voxels * (scale or 1.0))
+
+
+def test_philips_images_are_fitted_by_the_signal_whatever_the_scale_of_each(tmp_path):
+    for number, (b, scale) in enumerate(((50.0, 2.0), (400.0, 2.0), (800.0, 0.5)), start=6):
+        philips_series(b, number, scale).write(tmp_path)
+    by_b, _ = read_b_values(tmp_path)
+    for b in (50.0, 400.0, 800.0):
+        np.testing.assert_allclose(by_b[b].array, trace_at(b) / 2, atol=1)
+
+
+def test_one_series_of_two_scales_is_extrapolated_by_its_signal(tmp_path):
+    shared = philips_series(50.0, 6, 2.0)
+    for index, (b, scale) in enumerate(((50.0, 2.0), (800.0, 0.5))):
+        one = philips_series(b, 6, scale)
+        replace(one, series_uid=shared.series_uid, instance_start=1 + 100 * index).write(tmp_path)
+    np.testing.assert_allclose(read_case(tmp_path)[Sequence.HBV].array, trace_at(1400) / 2, rtol=2e-2, atol=2)
+
+
+def test_a_scale_that_only_some_images_state_is_refused(tmp_path):
+    philips_series(50.0, 6, 2.0).write(tmp_path)
+    philips_series(800.0, 7, None).write(tmp_path)
+    with pytest.raises(ImageError, match="b 50, 800 must have values of one scale to be fitted together"):
+        read_b_values(tmp_path)
+
+
+def test_images_of_two_echo_times_are_not_fitted_together(tmp_path):
+    trace_series(50, 6).write(tmp_path)
+    trace_series(400, 7, echo_time_ms=63.4).write(tmp_path)
+    assert set(read_b_values(tmp_path)[0]) == {50, 400}
+    trace_series(800, 8, echo_time_ms=95.0).write(tmp_path)
+    with pytest.raises(ImageError, match="b 50 at 63 ms; b 400 at 63.4 ms; b 800 at 95 ms. Name a folder"):
+        read_b_values(tmp_path)
+
+
+def test_one_series_of_two_echo_times_is_not_extrapolated(tmp_path):
+    shared = trace_series(50)
+    replace(trace_series(800, echo_time_ms=95.0), series_uid=shared.series_uid, instance_start=101).write(tmp_path)
+    shared.write(tmp_path)
+    with pytest.raises(ImageError, match="one echo time to be fitted together"):
+        read_case(tmp_path)
 
 
 def test_the_image_that_the_scanner_calculated_goes_before_an_own_fit(tmp_path):
