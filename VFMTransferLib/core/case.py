@@ -15,6 +15,7 @@ from .volume import Geometry, Volume
 
 MAX_ADC = 5000.0
 """In 1e-6 mm²/s; free water at 37 °C has 3000, so that more is no tissue."""
+UNREAD_PREFIX = "Not read: "  # of notes on what could be a sequence, and why it is none
 _ROUNDING = 1e-3  # of a share that is interpolated
 
 
@@ -52,13 +53,14 @@ class Case:
         return tuple(s for s in Sequence if s in self.volumes)
 
     def require(self, sequences: Iterable[Sequence]) -> None:
-        """Raise MissingSequenceError unless the case has all of `sequences`."""
+        """Raise MissingSequenceError unless the case has all of `sequences`; it states what was not read, and why."""
         wanted = list(sequences)
         lacking = [s for s in wanted if s not in self.volumes]
         if lacking:
             raise MissingSequenceError(
                 f"Case '{self.id}' must contain {', '.join(wanted)}, but lacks {', '.join(lacking)} "
                 f"(it has {', '.join(self.sequences) or 'no image'}). Select an image for each."
+                + "".join(f" {note}" for note in self.notes if note.startswith(UNREAD_PREFIX))
             )
 
 

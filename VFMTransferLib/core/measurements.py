@@ -169,6 +169,7 @@ class Acquisition:
         is_phase_positive: Vendor's polarity along that axis, where it is stated.
         b_values: Measured b values of the series, s/mm², lowest first.
         highest_b: Highest b value, measured or calculated.
+        computed_b: b value for which the image was computed here from those measured; None of one as it was read.
         other_planes: T2w series of other planes in the exam, as `sagittal`.
         is_study: Whether a whole DICOM study was searched for other planes and b values.
     """
@@ -180,6 +181,7 @@ class Acquisition:
     is_phase_positive: bool | None = None
     b_values: tuple[float, ...] = ()
     highest_b: float | None = None
+    computed_b: float | None = None
     other_planes: tuple[str, ...] = ()
     is_study: bool = False
 

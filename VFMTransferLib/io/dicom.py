@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.case import UNREAD_PREFIX
 from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError, MixedExamsError
 from ..core.files import open_regular
 from ..core.measurements import Acquisition
@@ -63,15 +64,24 @@ def _dicom_files(paths: Iterable[Path]) -> list[Path]:
     """The DICOM files among what a folder holds; hidden ones are the system's (`._IM1.dcm` on disks of a Mac).
 
     Raises:
-        ImageError: A slice may be missing: beside DICOM files one named alike is empty, or a link to nothing.
+        ImageError: A slice may be missing: beside DICOM files one named alike is empty, or a link to nothing. A series
+            may be missing: a link leads to a folder, which is not searched, or may have led to one.
     """
     there = [path for path in sorted(paths) if not path.name.startswith(".")]
     found = [path for path in there if path.is_file() and is_dicom(path)]
     named_alike = {_without_numbers(path) for path in found}
     for path in there:
-        if path.suffix.lower() not in DICOM_SUFFIXES and _without_numbers(path) not in named_alike:
+        is_slice = path.suffix.lower() in DICOM_SUFFIXES or _without_numbers(path) in named_alike
+        is_dead = path.is_symlink() and not path.exists()
+        if (path.is_symlink() and path.is_dir()) or (is_dead and not is_slice and not path.suffix):
+            what = "nothing that is there" if is_dead else "a folder"
+            raise ImageError(
+                f"'{path.name}' must be a folder itself to be searched for DICOM files, but is a link to {what}, so "
+                "that a series may be missing. Put the folder in its place, or remove the link."
+            )
+        if not is_slice:
             continue
-        if path.is_symlink() and not path.exists():
+        if is_dead:
             raise ImageError(
                 f"'{path.name}' must be a file, but is a link whose target is not there, so that a slice may be "
                 "missing. Fetch it, or remove the link."
@@ -146,27 +156,36 @@ def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = F
         )
     axial = [s for s in series if s.is_axial_mr and not s.is_reconstructed]
     read = {role: found for role in MRSequence if role in wanted and (found := _read_role(axial, role))}
-    unmeasured = [
-        f"A series that could be {role} is synthetic, made by an algorithm and not measured, and was not used; to use "
-        f"it all the same, name it with --{role}."
+    unread = [
+        f"{UNREAD_PREFIX}a series that could be {role} is synthetic, made by an algorithm and not measured; to use it "
+        f"all the same, name it with --{role}."
         for role in MRSequence
         if role in wanted
         and role not in read
         and any(s.is_axial_mr and s.is_synthetic and _is(s, role) for s in series)
     ]
+    unread += [
+        f"{UNREAD_PREFIX}{s.shown} is multi-frame (enhanced). Export it as single-frame images, or convert it."
+        for s in series
+        if s.first.modality == "MR" and s.first.frames > 1
+    ]
+    measured = [s for s in axial if s.is_diffusion and not s.is_calculated and s.b_values]
+    if MRSequence.HBV in wanted and MRSequence.HBV not in read and measured:
+        top = max(measured, key=lambda s: s.highest_b)
+        unread.append(
+            f"{UNREAD_PREFIX}{top.shown}, diffusion of b {top.highest_b:g} at most; a high-b image needs b "
+            f"{LOWEST_HIGH_B:g} or higher."
+        )
     if not read and set(wanted) == set(MRSequence):
-        multiframe = any(s.first.frames > 1 for s in series)
-        hint = " Multi-frame (enhanced) series must be exported as single-frame ones or converted first."
         raise MissingSequenceError(
             f"The DICOM folder must hold an axial T2w, ADC or diffusion series, but none was recognized among "
-            f"{listed(series)}. Select the series yourself.{hint if multiframe else ''}"
-            f"{''.join(f' {note}' for note in unmeasured)}"
+            f"{listed(series)}. Select the series yourself.{''.join(f' {note}' for note in unread)}"
         )
     for role, found in read.items():
         about = found.acquisition
         about = with_planes(about, series) if role is MRSequence.T2W else with_b_values(about, axial)
         read[role] = replace(found, acquisition=about)
-    return Study(study_id(headers[0].study_uid), read, tuple(unmeasured))
+    return Study(study_id(headers[0].study_uid), read, tuple(unread))
 
 
 def read_series(path: Path, role: MRSequence) -> ReadSeries:
@@ -177,7 +196,7 @@ def read_series(path: Path, role: MRSequence) -> ReadSeries:
         ImageError, GeometryError: It holds none, or it cannot be read as a volume.
     """
     folder = path if path.is_dir() else path.parent
-    headers = read_headers(_dicom_files(folder.iterdir()))
+    headers = read_headers(_dicom_files(p for p in folder.iterdir() if not p.is_dir()))
     series = grouped(headers)
     if path.is_file():
         series = [s for s in series if any(h.path.name == path.name for h in s.headers)]
@@ -258,16 +277,16 @@ def _high_b_of(series: Series) -> ReadSeries:
         headers = [h for h in series.headers if h.b_value == b]
         slices[b] = [h for h in headers if h.is_trace] or headers
         by_b[b] = stack_slices(slices[b], str(MRSequence.HBV), f"{series.label}, b {b:g}")
-    origin = _origin(series, slices[series.highest_b])
+    files, about = _origin(series, slices[series.highest_b])
     if len(by_b) > 1 and series.highest_b < HIGH_B:  # which will be fitted
         _require_one_echo_time([h for of_b in slices.values() for h in of_b], series.label)
-        by_b = _on_one_scale(by_b, slices)
+        by_b, about = _on_one_scale(by_b, slices), replace(about, computed_b=HIGH_B)
     if len(by_b) == 1:
         volume = by_b[series.highest_b]
         note = f"High-b image: {series.shown}, b {series.highest_b:g} as measured; it holds no second b value."
     else:
         volume, note = high_b_image(by_b, series.label, series.shown)
-    return ReadSeries(volume, note + series.oddity, series.exams, *origin)
+    return ReadSeries(volume, note + series.oddity, series.exams, files, about)
 
 
 def read_b_values(folder: Path) -> tuple[dict[float, Volume], list[str]]:

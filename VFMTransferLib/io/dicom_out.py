@@ -7,10 +7,12 @@ the exam, all other identifiers are new; nothing of them is logged or shown.
 from __future__ import annotations
 
 import copy
+import logging
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +66,7 @@ _KEPT = (
     *("PositionReferenceIndicator", "PatientPosition", "AcquisitionDate", "AcquisitionTime", "BodyPartExamined"),
     *("ScanningSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime"),
     *("EchoTrainLength", "MagneticFieldStrength", "FlipAngle", "ImagingFrequency", "InPlanePhaseEncodingDirection"),
+    "DiffusionBValue",
 )
 
 
@@ -77,6 +80,15 @@ _MAY_BE_EMPTY = frozenset(
 )
 
 
+# Without these no object can refer to a slice.
+_IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
+# What may be empty, and else must be of this form; other values are left out, as what is not known.
+_FORMS = {
+    **dict.fromkeys(("PatientBirthDate", "StudyDate", "AcquisitionDate"), r"\d{8}"),
+    **dict.fromkeys(("StudyTime", "AcquisitionTime"), r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"),
+    "PatientSex": "[MFO]",
+    "PatientAge": r"\d{3}[DWMY]",
+}
 # What a derived MR image must state; where the exam does not, that it is not known.
 _REQUIRED = {"ScanningSequence": "RM", "SequenceVariant": "NONE", "BodyPartExamined": "PROSTATE"}
 
@@ -107,6 +119,7 @@ _DERIVED = {
 _UNCORRECTED = DerivedImage(
     "UNCORRECTED (correction withheld)", "Copied from the exam: the correction was withheld.", "UNCORRECTED"
 )
+_UNCORRECTED_COMPUTED = replace(_UNCORRECTED, derivation="The correction was withheld.")
 
 
 def require_dicom(case: Case, sequence: MRSequence) -> None:
@@ -130,12 +143,12 @@ def require_dicom_of_outputs(case: Case, reference: MRSequence, images: Iterable
         images: Names of the output images, as `Result.images` has them.
 
     Raises:
-        ImageError: One was not read from DICOM.
+        ImageError: One was not read from DICOM, or its slices have no identifiers of their own.
         GeometryError: It states no frame of reference.
     """
-    for source in dict.fromkeys((reference, *map(_source_of, images))):
-        require_dicom(case, source)
-        _header(case.files[source][0])
+    with _quiet():
+        for source in dict.fromkeys((reference, *map(_source_of, images))):
+            _headers(case, source)
 
 
 def _source_of(name: str) -> MRSequence:
@@ -157,7 +170,7 @@ def write_dicom(result: Result, case: Case, folder: Path, sector_codes: Mapping[
         The files.
 
     Raises:
-        ImageError: The case was not read from DICOM.
+        ImageError: The case was not read from DICOM, or what its headers state cannot be written.
         GeometryError: The result is of another exam: it states another study, or lies on the grid of no image of this
             one.
         OutputError: The folder cannot be written.
@@ -181,12 +194,28 @@ def write_dicom(result: Result, case: Case, folder: Path, sector_codes: Mapping[
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Warnings of pydicom and highdicom repeat values of the header, which nobody must find in a log."""
+    """Warnings and errors of pydicom and highdicom repeat values of the header, which nobody must find in a log.
+
+    ImageError, without the value, where one is not as the standard has it.
+    """
     import pydicom
 
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")
-        yield
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL + 1)
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ImageError(
+                "To write DICOM, the headers of the exam must hold values as the standard has them, but one does not "
+                f"({type(error).__name__}). Export the exam again."
+            ) from error
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def _saved(dataset: Dataset, path: Path) -> Path:
@@ -196,10 +225,7 @@ def _saved(dataset: Dataset, path: Path) -> Path:
 
 def _source_datasets(result: Result, case: Case) -> list[Dataset]:
     """Headers of the slices on whose grid the result's labels lie, or of its task's image."""
-    files = case.files.get(_sequence_of(result, case), ())
-    if not files:
-        require_dicom(case, _sequence_of(result, case))
-    headers = [_header(file) for file in files]
+    headers = _headers(case, _sequence_of(result, case))
     _require_same_study(result, case, headers[0])
     return headers
 
@@ -237,18 +263,46 @@ def _sequence_of(result: Result, case: Case) -> MRSequence:
     )
 
 
+def _headers(case: Case, sequence: MRSequence) -> list[Dataset]:
+    """Headers of the slices of an image, in their order; errors as of `require_dicom_of_outputs`."""
+    require_dicom(case, sequence)
+    headers = [_header(file) for file in case.files[sequence]]
+    if len({str(header.SOPInstanceUID) for header in headers}) < len(headers):
+        raise ImageError(
+            f"To write DICOM, each slice of {sequence} must have an identifier of its own (SOPInstanceUID), but "
+            "several share one. Export the exam again."
+        )
+    return headers
+
+
 def _header(file: Path) -> Dataset:
     import pydicom
 
     with open_regular(file) as stream:
         header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)  # as it was read: without a preamble too
-    if "FrameOfReferenceUID" not in header:
+    lacking = [keyword for keyword in _IDENTIFIERS if not header.get(keyword)]
+    if lacking:
+        raise ImageError(
+            f"To write DICOM, each slice must have {', '.join(lacking)}, to which results refer, but one has not. "
+            "Export the exam again."
+        )
+    known = pydicom.charset.python_encoding
+    stated = header.get("SpecificCharacterSet") or ""
+    if any(name not in known for name in ([stated] if isinstance(stated, str) else stated)):
+        raise ImageError(
+            "To write DICOM, the exam must state a character set of the standard (SpecificCharacterSet), but states "
+            "another one, so that names cannot be taken over. Export it again."
+        )
+    if not header.get("FrameOfReferenceUID"):
         raise GeometryError(
             "The exam must state its frame of reference to write DICOM that lies in it, but does not. Export it again."
         )
     for keyword in _MAY_BE_EMPTY:
         if keyword not in header:
             setattr(header, keyword, None)
+    for keyword, form in _FORMS.items():
+        if header.get(keyword) and not re.fullmatch(form, str(header[keyword].value).strip()):
+            header[keyword].value = None
     return header
 
 
@@ -525,18 +579,22 @@ def _derived(name: str, image: Volume, result: Result, case: Case, folder: Path,
     """One output image: an ADC map as a parametric map with its unit, another one as a series of MR images."""
     prefix, _, kind = name.partition("-")
     source = _source_of(name)
-    require_dicom(case, source)
     made = _DERIVED.get(kind, DerivedImage("SYNTHETIC", "Made by a neural network."))
     words = _UNCORRECTED if result.is_withheld else made
+    computed_b = case.acquisitions[source].computed_b if source in case.acquisitions else None
+    if computed_b is not None:
+        words = _UNCORRECTED_COMPUTED if result.is_withheld else made
+        how = f"Computed for b {computed_b:g} from the exam's diffusion images; not measured."
+        words = replace(words, derivation=f"{how} {words.derivation}")
     title = f"{words.title} {prefix.upper()} RESEARCH {result.provenance.arm}".strip()[:_MAX_LONG_STRING]
-    headers = [_header(file) for file in case.files[source]]
+    headers = _headers(case, source)
     if prefix == str(MRSequence.ADC):
         return [_saved(_parametric_map(image, headers, title, words, number), folder / f"{name}.dcm")]
     series = folder / name
     series.mkdir(exist_ok=True)
     return [
         _saved(dataset, series / f"{index + 1:04d}.dcm")
-        for index, dataset in enumerate(_mr_images(image, headers, title, words, number))
+        for index, dataset in enumerate(_mr_images(image, headers, title, words, number, computed_b))
     ]
 
 
@@ -583,9 +641,17 @@ def _parametric_map(image: Volume, headers: list[Dataset], title: str, words: De
 
 
 def _mr_images(
-    image: Volume, headers: list[Dataset], title: str, words: DerivedImage, number: int
+    image: Volume,
+    headers: list[Dataset],
+    title: str,
+    words: DerivedImage,
+    number: int,
+    computed_b: float | None = None,
 ) -> Iterator[Dataset]:
-    """A series of derived MR images, one a slice, that refer to the slices that they were made from."""
+    """A series of derived MR images, one a slice, that refer to the slices that they were made from.
+
+    `computed_b` is the b value of images that were computed, which is not that of the slices.
+    """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -604,6 +670,8 @@ def _mr_images(
         for keyword, value in _REQUIRED.items():
             if not made.get(keyword):
                 setattr(made, keyword, value)
+        if computed_b is not None:
+            made.DiffusionBValue = computed_b
         made.SOPClassUID, made.SOPInstanceUID = MRImageStorage, generate_uid()
         made.Modality, made.SeriesInstanceUID, made.SeriesNumber = "MR", series_uid, number
         made.InstanceNumber, made.SeriesDescription = z + 1, title

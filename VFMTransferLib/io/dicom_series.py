@@ -526,7 +526,8 @@ class Series:
     @property
     def shown(self) -> str:
         """What to call the series in notes, which go into results: without its description, where names may stand."""
-        return f"series {self.first.number or '?'} ({len(self.headers)} images)"
+        count = len(self.headers)
+        return f"series {self.first.number or '?'} ({count} image{'s' if count != 1 else ''})"
 
     @property
     def exams(self) -> frozenset[Exam]:

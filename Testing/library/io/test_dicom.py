@@ -141,6 +141,7 @@ def test_b_values_are_read_as_each_make_writes_them(tmp_path, vendor):
     case = read_case(tmp_path)
     np.testing.assert_array_equal(case[Sequence.HBV].array, np.round(trace_at(1400)))
     assert "b 1400 as measured" in case.notes[0]
+    assert case.acquisitions[Sequence.HBV].computed_b is None
 
 
 def test_b_values_are_read_where_types_are_implicit(tmp_path):
@@ -193,6 +194,7 @@ def test_a_series_of_several_b_values_is_split_and_extrapolated(tmp_path):
     write_multi_b(tmp_path, (50, 400, 800))
     case = read_case(tmp_path)
     np.testing.assert_allclose(case[Sequence.HBV].array, trace_at(1400), rtol=5e-3)
+    assert case.acquisitions[Sequence.HBV].computed_b == 1400
     assert case.notes[0] == (
         "High-b image: b 1400 computed by a mono-exponential fit to b 50, 400, 800 "
         "(series 6 (15 images)); it was not measured."
@@ -239,7 +241,7 @@ def test_images_of_two_echo_times_are_not_fitted_together(tmp_path):
     trace_series(400, 7, echo_time_ms=63.4).write(tmp_path)
     assert set(read_b_values(tmp_path)[0]) == {50, 400}
     trace_series(800, 8, echo_time_ms=95.0).write(tmp_path)
-    with pytest.raises(ImageError, match="b 50 at 63 ms; b 400 at 63.4 ms; b 800 at 95 ms. Name a folder"):
+    with pytest.raises(ImageError, match=r"b 50 at 63 ms; b 400 at 63\.4 ms; b 800 at 95 ms\. Name a folder"):
         read_b_values(tmp_path)
 
 
@@ -454,13 +456,47 @@ def test_other_dicom_objects_are_passed_over(tmp_path):
     assert read_case(tmp_path).sequences == (Sequence.T2W,)
 
 
-def test_the_hint_for_multi_frame_series_is_given(tmp_path):
+def write_enhanced(folder) -> None:
     dataset = t2w_series().datasets()[0]
     dataset.NumberOfFrames = 2
     dataset.add(DataElement("PixelData", "OW", dataset.PixelData * 2))
-    dataset.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
-    with pytest.raises(MissingSequenceError, match=r"Multi-frame \(enhanced\) series must be exported as single-frame"):
+    dataset.save_as(folder / "enhanced.dcm", enforce_file_format=True)
+
+
+def test_a_multi_frame_series_alone_is_named(tmp_path):
+    write_enhanced(tmp_path)
+    with pytest.raises(MissingSequenceError, match=r"series 4 \(1 image\) is multi-frame \(enhanced\). Export it as"):
         read_case(tmp_path)
+
+
+@pytest.mark.parametrize(("is_there", "what"), [(True, "a folder"), (False, "nothing that is there")])
+def test_a_link_to_a_folder_is_refused_since_a_series_may_be_missing(tmp_path, is_there, what):
+    t2w_series().write(tmp_path / "exam" / "t2")
+    adc_series().write(tmp_path / "elsewhere")
+    link = tmp_path / "exam" / "adc"
+    try:
+        link.symlink_to(tmp_path / ("elsewhere" if is_there else "unplugged"), target_is_directory=True)
+    except OSError:
+        pytest.skip("links need a privilege here")
+    with pytest.raises(ImageError, match=f"'adc' must be a folder itself .* but is a link to {what}"):
+        read_case(tmp_path / "exam")
+    link.unlink()
+    assert Sequence.ADC not in read_case(tmp_path / "exam")
+
+
+def test_what_was_not_read_is_stated_where_a_sequence_lacks(tmp_path):
+    adc_series().write(tmp_path / "adc")
+    write_multi_b(tmp_path, (50, 400, 600))
+    write_enhanced(tmp_path)
+    case = read_case(tmp_path)
+    unread = [note for note in case.notes if note.startswith("Not read: ")]
+    assert unread[0].startswith("Not read: series 4 (1 image) is multi-frame (enhanced).")
+    assert unread[1] == (
+        "Not read: series 6 (15 images), diffusion of b 600 at most; a high-b image needs b 800 or higher."
+    )
+    with pytest.raises(MissingSequenceError) as error:
+        case.require(["t2w", "adc"])
+    assert str(error.value).endswith(" ".join(["Select an image for each.", *unread]))
 
 
 def test_the_real_study_equals_its_converted_files_voxel_by_voxel(shared_data):

@@ -360,6 +360,86 @@ def test_an_exam_without_a_frame_of_reference_is_refused_before_the_network_runs
         require_dicom_of_outputs(replace(exam, files={Sequence.T2W: (path,)}), Sequence.T2W, ())
 
 
+def changed(case, folder: Path, **tags):
+    """The case with elements of its T2w's slices changed, or removed where None."""
+    import pydicom
+
+    files = []
+    for path in case.files[Sequence.T2W]:
+        with pydicom.config.disable_value_validation():
+            header = pydicom.dcmread(path)
+            for keyword, value in tags.items():
+                if value is None:
+                    del header[keyword]
+                else:
+                    setattr(header, keyword, value)
+            files.append(folder / path.name)
+            header.save_as(files[-1])
+    return replace(case, files={**case.files, Sequence.T2W: tuple(files)})
+
+
+@pytest.mark.parametrize(
+    ("tags", "error", "words"),
+    [
+        ({"FrameOfReferenceUID": ""}, GeometryError, "must state its frame of reference"),
+        ({"SOPInstanceUID": "1.2.3.4"}, ImageError, "must have an identifier of its own .SOPInstanceUID., but several"),
+        ({"SOPInstanceUID": None}, ImageError, "each slice must have SOPInstanceUID, to which results refer"),
+        ({"SeriesInstanceUID": ""}, ImageError, "each slice must have SeriesInstanceUID"),
+        ({"SpecificCharacterSet": "ISO_IR 999"}, ImageError, "must state a character set of the standard"),
+    ],
+)
+def test_what_results_must_refer_to_is_known_before_the_network_runs(exam, tmp_path, tags, error, words):
+    _, case = exam
+    with pytest.raises(error, match=words):
+        require_dicom_of_outputs(changed(case, tmp_path, **tags), Sequence.T2W, ())
+
+
+def test_odd_values_of_the_header_are_left_out_and_not_repeated(
+    exam, anatomy_result, tmp_path, caplog, capsys, recwarn
+):
+    import pydicom
+
+    odd = {
+        "PatientBirthDate": "1950", "StudyDate": "01.02.2020", "StudyTime": "noon", "PatientSex": "male",
+        "PatientAge": "70",
+    }  # fmt: skip
+    case = changed(exam[1], tmp_path, **odd)
+    require_dicom_of_outputs(case, Sequence.T2W, ())
+    (tmp_path / "out").mkdir()
+    for file in write_dicom(anatomy_result, case, tmp_path / "out"):
+        written = pydicom.dcmread(file)
+        assert not any((written.PatientBirthDate, written.StudyDate, written.StudyTime, written.PatientSex))
+    shown = caplog.text + "".join(capsys.readouterr()) + "".join(str(w.message) for w in recwarn)
+    assert not any(value in shown for value in odd.values())
+
+
+def test_an_error_of_the_library_that_writes_does_not_repeat_what_it_met(exam, anatomy_result, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("Unable to convert '1950' to 'DA' object")
+
+    monkeypatch.setattr(hd.seg, "Segmentation", broken)
+    with pytest.raises(ImageError, match="headers of the exam must hold values as the standard has them") as error:
+        write_dicom(anatomy_result, exam[1], tmp_path)
+    assert "1950" not in str(error.value)
+
+
+@pytest.mark.parametrize("is_withheld", [True, False])
+def test_a_high_b_image_that_was_computed_is_not_called_a_copy(exam, tmp_path, is_withheld):
+    import pydicom
+
+    _, case = exam
+    about = replace(case.acquisitions[Sequence.HBV], computed_b=1400.0)
+    case = replace(case, acquisitions={**case.acquisitions, Sequence.HBV: about})
+    field_mm = np.full((*case["hbv"].geometry.shape, 3), 0.0 if is_withheld else 1.0, np.float32)
+    images = {"hbv-corrected": case["hbv"]}
+    result = Result(case.id, "distortion-correction", SOURCE, images=images, displacement_mm=field_mm)
+    first = pydicom.dcmread(write_dicom(replace(result, grid=case["hbv"].geometry), case, tmp_path)[0])
+    assert first.DerivationDescription.startswith("Computed for b 1400 from the exam's diffusion images; not measured.")
+    assert ("correction was withheld" in first.DerivationDescription) == is_withheld
+    assert "Copied" not in first.DerivationDescription
+    assert first.DiffusionBValue == 1400
+
+
 def test_an_exam_whose_files_have_no_preamble_can_be_written(exam, anatomy_result, tmp_path):
     _, case = exam
     (tmp_path / "out").mkdir()
