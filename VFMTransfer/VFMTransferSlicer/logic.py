@@ -11,6 +11,7 @@ import shutil
 import traceback
 from collections.abc import Callable, Generator, Mapping
 from collections.abc import Sequence as List
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -198,11 +199,15 @@ class CaseJob:
         leftovers = set()
         if self.scene.dicom is None:
             leftovers = {armFolder(index, arm.bundle) for index, arm in enumerate(self.scene.arms)}
-        for path in self.path.iterdir():
-            if path.name in leftovers:
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix == ".npy":
-                path.unlink(missing_ok=True)
+        with suppress(
+            OSError
+        ):  # what a virus scanner holds, or a cleaner removed, must not keep results from the scene
+            for path in self.path.iterdir():
+                if path.name in leftovers:
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.suffix == ".npy":
+                    with suppress(OSError):
+                        path.unlink()
 
     def delete(self) -> None:
         """Delete all files, also those of the report."""

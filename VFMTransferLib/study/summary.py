@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from ..metrics.detection import Candidate, Ranking
 from .config import PRETRAINED, REAL
@@ -233,6 +232,8 @@ def gain_against_distance(rows: Iterable[SummaryRow], seed: int = 0) -> Correlat
 
 def ranked_within_encoders(pairs: Iterable[tuple[str, float, float]]) -> np.ndarray:
     """Ranks (pairs, 2), 0 to 1, of encoder and two numbers among those of the same encoder; encoders by name."""
+    from scipy import stats  # takes longer to import than Slicer's window may wait for a note on the study
+
     own = defaultdict(list)
     for encoder, *numbers in pairs:
         own[encoder].append(numbers)
@@ -242,6 +243,8 @@ def ranked_within_encoders(pairs: Iterable[tuple[str, float, float]]) -> np.ndar
 
 def rank_correlations(samples: np.ndarray) -> np.ndarray:
     """Spearman's rho of each sample (samples, pairs, 2); `nan` where all pairs of one share a value."""
+    from scipy import stats
+
     ranks = stats.rankdata(samples, axis=1)
     centered = ranks - ranks.mean(axis=1, keepdims=True)
     gain, distance = centered[..., 0], centered[..., 1]

@@ -1,17 +1,20 @@
 """The comparison's views on Slicer's real layout, slice logic and slice linking, off screen."""
 
+import gc
+import importlib.util
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from slicer_runs import a_segmentation_run, an_image_run, numbers_of
-from slicer_scenes import add_transform, add_volume, an_oblique_t2w, slicer, vtk
+from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, slicer, vtk
 from slicer_views import FORMER, Views, ras_of
 
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.results.nifti import VECTOR, NiftiImage
 from VFMTransferSlicer.results.nodes import gridTransformNode
 from VFMTransferSlicer.runs import ArmInScene, RunInScene, renameArm
+from VFMTransferSlicer.views import display as views_display
 from VFMTransferSlicer.views.cells import (
     ADC,
     CORONAL,
@@ -712,3 +715,24 @@ def test_what_the_user_removed_meanwhile_does_no_harm(scene, views, side_by_side
     scene.RemoveNode(run.about)
     side_by_side.restore()
     assert run.arms[1].segmentation.GetDisplayNode().GetViewNodeIDs() == ()
+
+
+def test_display_nodes_that_slicer_still_points_to_outlive_a_reload(monkeypatch):
+    monkeypatch.setattr(slicer, "_vfmTransferOutliving", [], raising=False)
+    spec = importlib.util.spec_from_file_location("VFMTransferSlicer.views.reloaded", views_display.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    scene = a_scene()
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "S")
+    changes = module.Changes()
+    display = changes.add(scene, slicer.vtkMRMLSegmentationDisplayNode(), "ours")
+    segmentation.AddAndObserveDisplayNodeID(display.GetID())
+    deleted = []
+    display.AddObserver("DeleteEvent", lambda caller, event: deleted.append(event))
+    changes.giveBack()
+    del display, changes, module, spec
+    gc.collect()
+    assert deleted == []
+    slicer._vfmTransferOutliving.clear()
+    gc.collect()
+    assert set(deleted) == {"DeleteEvent"}

@@ -373,6 +373,30 @@ def test_a_jobs_request_names_files_and_axis_and_results_stay_for_dicom(t2w, mon
     assert "no longer there" in whyNoDicom(scene)
 
 
+def test_a_file_that_another_program_holds_does_not_stop_the_end_of_a_run(t2w, monkeypatch):
+    monkeypatch.setattr(slicer, "dicomDatabase", ADatabase(), raising=False)
+    scene = RunInScene("anatomy-segmentation", {Sequence.T2W: t2w}, t2w)
+    job = CaseJob(scene, ("profound-prostate-demo-pretrained",))
+    for _ in job.prepare():
+        pass
+    scene.arms.append(a_run(t2w).arms[0])
+    unlink, (held, *others) = Path.unlink, sorted([*job.path.glob("*.npy"), job.path / "z.npy"])
+    (job.path / "z.npy").touch()
+
+    def unlink_unless_held(path: Path, missing_ok: bool = False) -> None:
+        if path == held:
+            raise PermissionError(13, "The file is used by another process")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink_unless_held)
+    scene.folder = job.path
+    job.tidy()
+    assert held.exists()
+    assert not any(path.exists() for path in others)
+    monkeypatch.setattr(Path, "iterdir", lambda path: (_ for _ in ()).throw(FileNotFoundError(2, "gone")))
+    job.tidy()
+
+
 def test_without_dicom_nothing_is_kept(t2w, monkeypatch):
     monkeypatch.delattr(slicer, "dicomDatabase", raising=False)
     scene = RunInScene("anatomy-segmentation", {Sequence.T2W: t2w}, t2w)

@@ -1,5 +1,6 @@
 """The section for blinded reading, with stand-ins for Qt's widgets, on real MRML."""
 
+import re
 import sys
 import time
 from types import ModuleType, SimpleNamespace
@@ -11,7 +12,7 @@ from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.reading.blinded import Side, orderOf
 from VFMTransferSlicer.reading.readings import ReadingTable
-from VFMTransferSlicer.results.record import maskedRuns, readRecord
+from VFMTransferSlicer.results.record import maskedRuns, readRecord, writeRecord
 from VFMTransferSlicer.results.scene import placeBeside
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
 from VFMTransferSlicer.signals import Signal
@@ -195,6 +196,63 @@ def test_the_confidence_can_be_said_after_the_side(section, ui, logic):
     ui.readingConfidenceComboBox.slots["activated(int)"](4)
     (reading,) = readings(section)
     assert (reading.side, reading.confidence) == (Side.EQUAL, 5)
+
+
+@pytest.mark.parametrize("later", ["first", "second"])
+def test_the_number_that_slicer_adds_to_a_name_does_not_tell_which_network_came_second(section, ui, logic, later):
+    run = a_segmented_run(section.scene)
+    for arm in run.arms:
+        arm.numbers["model"]["arm"] = "pretrained"
+        number = "_1" if arm.bundle == later else ""
+        arm.segmentation.SetName(f"T2 segmentation ({arm.ownTitle}){number}")
+    own = {arm.segmentation.GetName() for arm in run.arms}
+    logic.lastRun = run
+    click(ui, "Start", True)
+    assert {arm.segmentation.GetName() for arm in run.arms} == {"T2 segmentation (Left)", "T2 segmentation (Right)"}
+    click(ui, "Left")
+    click(ui, "Reveal")
+    names = [arm.segmentation.GetName() for arm in run.arms]
+    assert len(set(names)) == len(own)
+    assert all(
+        re.sub(r"_\d+$", "", name).endswith(f"({arm.ownTitle})") for name, arm in zip(names, run.arms, strict=True)
+    )
+
+
+def test_an_opened_case_shows_the_confidence_that_was_noted_and_a_new_one_the_usual(section, ui, logic):
+    def shown() -> int:
+        return ui.readingConfidenceComboBox.itemData(ui.readingConfidenceComboBox.currentIndex)
+
+    click(ui, "Start", True)
+    for brighter, confidence in enumerate((5, 1)):
+        run_through(logic, a_run(section.scene, f"case {brighter}", brighter))
+        assert shown() == 3
+        ui.readingConfidenceComboBox.setCurrentIndex(confidence - 1)
+        click(ui, "Left")
+    run_through(logic, a_run(section.scene, "case 0"))
+    assert ui.readingLeftButton.checked
+    assert shown() == 5
+    click(ui, "Left")
+    assert [reading.confidence for reading in readings(section)] == [5, 1]
+
+
+def test_a_saved_reading_that_lost_a_result_is_still_revealed(section, ui, logic):
+    run = a_segmented_run(section.scene)
+    run.inputs[Sequence.T2W] = run.about
+    logic.lastRun = run
+    click(ui, "Start", True)
+    click(ui, "Left")
+    section.scene.RemoveNode(run.arms[1].segmentation)
+    (found,) = maskedRuns(section.scene)
+    assert [len(arm.nodes) for arm in found.arms] == [1, 0]
+    assert readRecord(section.scene) is None
+    other = a_segmented_run(section.scene, "another", 1)
+    other.inputs[Sequence.T2W] = other.about
+    writeRecord(other)  # which removes what is left of runs that are gone
+    assert len(maskedRuns(section.scene)) == 1
+    section._masked.clear()  # as after a restart
+    section.onReveal()
+    assert run.arms[0].segmentation.GetName() == "T2 segmentation (first)"
+    assert maskedRuns(section.scene) == []
 
 
 def test_each_run_is_blinded_from_its_beginning_as_long_as_reading_goes_on(section, ui, logic, views):

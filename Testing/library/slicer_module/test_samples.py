@@ -60,6 +60,16 @@ def load(folder, scene, seed=SAMPLE_SEED):
     return findPhantom(scene, seed)
 
 
+def test_without_a_temporary_folder_the_sentence_says_so(scene, maker, monkeypatch, tmp_path):
+    gone = types.SimpleNamespace(temporaryPath=str(tmp_path / "gone"))
+    monkeypatch.setattr(slicer, "app", gone, raising=False)
+    maker.make(SAMPLE_SEED, scene)
+    ((sentence, details),) = maker.heard
+    assert sentence.startswith("A run cannot be written into the temporary folder: ")
+    assert details == ""
+    assert not maker.isBusy
+
+
 def test_volumes_lie_where_the_files_say_and_are_called_synthetic(scene, a_written_phantom):
     phantom = load(a_written_phantom, scene)
     names = [node.GetName() for node in phantom.volumes.values()]

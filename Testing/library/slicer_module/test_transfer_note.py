@@ -1,6 +1,9 @@
 """The study's results beside a run, where there are any."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import slicer_scenes  # noqa: F401  (makes the module importable)
@@ -83,3 +86,15 @@ def test_a_summary_without_its_columns_is_told(tmp_path):
     (tmp_path / "summary.csv").write_text("encoder,task\nprofound,anatomy-segmentation\n", encoding="utf-8")
     with pytest.raises(DatasetError, match=r"summary.csv must have the columns encoder,task,metric.*, but has enc"):
         transferNote("profound", ANATOMY, tmp_path / "summary.csv")
+
+
+def test_the_first_note_imports_nothing_for_which_the_window_would_wait():
+    code = (
+        "import sys, slicer_scenes, VFMTransferSlicer.results.numbers as numbers\n"
+        "assert numbers.transferNote('profound', 'anatomy-segmentation')\n"
+        "print([name for name in ('scipy.stats', 'scipy.optimize') if name in sys.modules])\n"
+    )
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr

@@ -17,9 +17,10 @@ import vtk
 from slicer.util import getNodesByClass, vtkMatrixFromArray
 from vtk.util.numpy_support import numpy_to_vtk
 
-from VFMTransferLib.core.errors import JobError, VFMTransferError
+from VFMTransferLib.core.errors import JobError, OutputError, VFMTransferError
 from VFMTransferLib.core.terms import LABEL_TERMS, SIGNIFICANT_GRADE, Code, Label, LabelTerm, Sequence
 
+from ..logic import newTemporaryFolder
 from ..results.nifti import NiftiImage, readNifti
 from ..results.nodes import Window, removeNode, volumeNode, windowFor
 from ..signals import Signal
@@ -256,7 +257,11 @@ class PhantomMaker:
         if (phantom := findPhantom(scene, seed)) is not None:
             self.loaded.emit(phantom)
             return
-        folder = self._folder = TemporaryDirectory(prefix="VFMTransfer-", ignore_cleanup_errors=True)
+        try:
+            folder = self._folder = newTemporaryFolder()
+        except OutputError as error:
+            self.failed.emit(str(error), "")
+            return
         self._closing = scene, scene.AddObserver(scene.StartCloseEvent, lambda caller, event: self.cancel())
         arguments = ["phantom", "--seed", str(seed), "--no-full-resolution", "--output", folder.name]
         self._process = LibraryProcess(

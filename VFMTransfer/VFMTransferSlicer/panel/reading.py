@@ -375,6 +375,8 @@ class ReadingSection:
         _sortNodes(run)
         self._logic.keep(run)
         self._masked.append(run)
+        confidence = _USUAL_CONFIDENCE if self._answer is None else self._answer.confidence
+        self.ui.readingConfidenceComboBox.setCurrentIndex(CONFIDENCES.index(confidence))
 
     def _sessionOf(self, run: RunInScene) -> BlindedReading:
         """With the order of the earlier reading, else the one that was drawn for the run, else a new one.

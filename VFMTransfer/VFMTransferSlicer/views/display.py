@@ -21,8 +21,9 @@ from ..results.nodes import isWindowChosen, isWindowOfHeader, windowFor
 from ..runs import RunInScene
 from .pairs import leaves
 
-# Displayable node, display node that was taken from it.
-_outliving: list[tuple[slicer.vtkMRMLNode, slicer.vtkMRMLNode]] = []
+# Displayable node, display node that was taken from it; where a reload of the module does not reach.
+_outliving: list[tuple[slicer.vtkMRMLNode, slicer.vtkMRMLNode]]
+_outliving = slicer.__dict__.setdefault("_vfmTransferOutliving", [])
 
 
 class Changes:
