@@ -514,6 +514,7 @@ class ChosenRates:
     encoder_learning_rate: float
     chosen: int
     seeds: int
+    diverged: int  # trainings at any rate, of all these seeds; in the first row of them alone
 
 
 def _device_time_of(runs: Sequence[RunRow]) -> str:
@@ -525,13 +526,15 @@ def _device_time_of(runs: Sequence[RunRow]) -> str:
 def _chosen_rates(tables: StudyTables) -> list[ChosenRates]:
     """Of runs that had several rates to choose from; the rates that were chosen most often first."""
     seeds: dict[tuple[str, str, str, int, str], list[tuple[float, float]]] = defaultdict(list)
+    diverged: Counter[tuple[str, str, str, int, str]] = Counter()
     for run in tables.runs:
         if run.learning_rate > 0:
             label, arm = label_of(run.encoder, run.arm), split_arm(run.arm)[0]
-            found = seeds[run.task, label, arm, run.labelled_cases, run.trained_on]
-            found.append((run.learning_rate, run.encoder_learning_rate))
+            key = run.task, label, arm, run.labelled_cases, run.trained_on
+            seeds[key].append((run.learning_rate, run.encoder_learning_rate))
+            diverged[key] += run.diverged
     return [
-        ChosenRates(*key, *rates, count, len(found))
+        ChosenRates(*key, *rates, count, len(found), diverged.pop(key, 0))
         for key, found in seeds.items()
         for rates, count in Counter(found).most_common()
     ]

@@ -176,6 +176,8 @@ def _train_and_measure(
     if on_real:
         measured.append((score_results(task, on_real), "real"))
     row, curve = _row_and_curve(run, config, scores, training)
+    if run.is_trained:
+        row = replace(row, diverged=_diverged(run, config, workspace if networks is None else networks.workspace))
     return RunResult(
         run,
         row.config_sha256,
@@ -282,6 +284,12 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
 def _training_names(run: RunKey, settings: Sequence[FinetuneConfig]) -> list[str]:
     """The folders of a run's trainings, one for each of its rates."""
     return [run.name] if len(settings) == 1 else [f"{run.name}.rate-{i}" for i in range(1, len(settings) + 1)]
+
+
+def _diverged(run: RunKey, config: StudyConfig, workspace: Workspace) -> int:
+    """How many of a run's rates diverged in its training in a workspace."""
+    names = _training_names(run, training_configs(run, config))
+    return sum((workspace.training(name) / _DIVERGED).is_file() for name in names)
 
 
 def _candidate_rows(run: RunKey, scores: Scores, data: str) -> tuple[CandidateRow, ...]:

@@ -62,6 +62,7 @@ class RunRow(_RowOfRun):
         labelled_cases, trained_on: As of `RunKey`; tables without label efficiency lack these columns.
         learning_rate, encoder_learning_rate: Of several rates those that the validation score has chosen; 0 of runs
             with one rate, and tables without others lack these columns.
+        diverged: How many of several rates diverged, and were left out; tables where none did lack the column.
     """
 
     metric: str
@@ -77,6 +78,7 @@ class RunRow(_RowOfRun):
     trained_on: str = ""
     learning_rate: float = 0.0
     encoder_learning_rate: float = 0.0
+    diverged: int = 0
 
     @property
     def is_improving(self) -> bool:

@@ -214,6 +214,27 @@ def test_the_page_states_how_often_each_rate_was_chosen(done, tmp_path, are_whol
     assert any(row[1] == "all" for row in found) == are_whole
 
 
+def test_the_page_counts_the_trainings_that_diverged(done, tmp_path):
+    tables = read_tables(done)
+
+    def with_rates(run):
+        if run.arm == "trivial" or run.labelled_cases != 2:
+            return run
+        diverged = 2 if run.arm == "scratch" and run.seed < 2 and run.trained_on == "phantoms" else 0
+        return replace(run, learning_rate=0.002 if run.seed else 0.001, encoder_learning_rate=0.002, diverged=diverged)
+
+    write_tables(replace(tables, runs=tuple(map(with_rates, tables.runs))), tmp_path)
+    shutil.copy(done / CONFIG, tmp_path)
+    assert sum(run.diverged for run in read_tables(tmp_path).runs) == 4
+    text = write_study_report(tmp_path)[1].read_text()
+    section = text[text.index('<section id="rates"') :].split("</section>")[0]
+    assert "Trainings at a rate that diverged were left out" in section
+    cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in section.split("<tr>")[1:]]
+    assert cells[0][-1] == "Diverged"
+    found = [(row[1], row[2], row[-1]) for row in cells[1:] if row[-1]]
+    assert found == [("ProFound, from scratch", "2 phantoms", "4")]
+
+
 def test_a_size_changes_no_checksum_of_the_other_runs(tmp_path):
     plain = read_config(write_config(tmp_path, few_labels(labelled_cases=None, real=None)))
     sized = read_config(write_config(tmp_path, few_labels()))

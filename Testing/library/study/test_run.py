@@ -276,6 +276,7 @@ def test_of_several_rates_each_run_takes_the_one_that_validates_best(tmp_path, t
     best = scores.index(max(scores) if task == "anatomy-segmentation" else min(scores))
     chosen = rates[best]["learning_rate"], rates[best].get("encoder_learning_rate", rates[best]["learning_rate"])
     assert (result.row.learning_rate, result.row.encoder_learning_rate) == chosen
+    assert result.row.diverged == 0
     assert result.curves[-1].value == scores[best]
     # Whatever their order, and from what is there.
     assert trained_run(run, sweep.config, sweep.workspace).history[-1]["score"] == scores[best]
@@ -299,7 +300,8 @@ def test_a_rate_that_diverges_is_left_out_and_not_trained_again(tmp_path, monkey
     document = a_document(real=None, tasks={task: {"profound": {"steps": 4, "rates": rates}}})
     sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, document))
     run = RunKey("profound", task, "scratch", 0)
-    assert run_one(run, sweep.config, sweep.workspace).row.learning_rate == 1e-3
+    row = run_one(run, sweep.config, sweep.workspace).row
+    assert (row.learning_rate, row.diverged) == (1e-3, 1)
     monkeypatch.setattr(study_run, "finetune", lambda *_, **__: pytest.fail("a rate was trained again"))
     chosen = trained_run(run, sweep.config, sweep.workspace)
     assert TrainedStudy(sweep.config, sweep.workspace).training(run, sweep.config).history == chosen.history
@@ -317,6 +319,7 @@ def test_rates_that_all_diverge_are_an_error_each_time(tmp_path):
 def test_runs_of_one_rate_have_no_column_of_rates(done):
     header = (done / "runs.csv").read_text(encoding="utf-8").splitlines()[0]
     assert "learning_rate" not in header
+    assert "diverged" not in header
 
 
 def test_a_task_may_have_phantoms_of_its_own(a_copy, tmp_path):
