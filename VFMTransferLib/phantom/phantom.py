@@ -293,6 +293,7 @@ def write_phantom(phantom: Phantom, folder: str | Path) -> Path:
     record: dict[str, Any] = {
         "case": phantom.case.id,
         "seed": phantom.seed,
+        "version": VERSION,
         "volume_ml": round(phantom.volume_ml, 2),
         "pirads": phantom.pirads,
         "clinically_significant": phantom.clinically_significant,

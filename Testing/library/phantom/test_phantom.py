@@ -10,6 +10,7 @@ from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry
 from VFMTransferLib.io import read_case
 from VFMTransferLib.phantom import (
+    VERSION,
     PhantomStore,
     distort,
     make_phantom,
@@ -311,7 +312,7 @@ def test_a_written_phantom_reads_as_a_case_with_its_truth_beside_it(a_phantom, t
         "hbv-undistorted.nii.gz",
     } <= names
     record = json.loads((folder / "phantom.json").read_text(encoding="utf-8"))
-    assert record["seed"] == 5
+    assert (record["seed"], record["version"]) == (5, VERSION)
     assert [lesion["isup_grade"] for lesion in record["lesions"]] == [x.isup_grade for x in a_phantom.lesions]
 
 
