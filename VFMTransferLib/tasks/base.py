@@ -20,7 +20,7 @@ from ..core.measurements import PHASE_AXES, DiceEstimate
 from ..core.result import Provenance, Result
 from ..core.terms import Label
 from ..core.terms import Sequence as MRSequence
-from ..core.volume import Geometry, IntTriple, Triple, Volume
+from ..core.volume import Geometry, IntTriple, Triple, Volume, share_within
 
 if TYPE_CHECKING:
     from ..core.placement import Prepared
@@ -99,6 +99,46 @@ def read_label_map(folder: Path, stem: str) -> Volume | None:
     paths = (folder / f"{stem}{suffix}" for suffix in WRITTEN_SUFFIXES)
     found = next((path for path in paths if path.is_file()), None)
     return None if found is None else read_mask(found, stem)
+
+
+@dataclass(frozen=True)
+class MaskValues:
+    """What the values of a label map mean, from 0 for none to the largest."""
+
+    largest: int
+    meaning: str
+
+    def problem(self, mask: Volume) -> str:
+        """What is wrong with the values of a mask, as a part of a sentence; empty where nothing is."""
+        low, high = int(mask.array.min()), int(mask.array.max())
+        if 0 <= low and high <= self.largest:
+            return ""
+        return f"must be 0 to {self.largest} ({self.meaning}), but are {low} to {high}"
+
+
+ISUP_VALUES = MaskValues(5, "ISUP grade groups")
+ZONE_VALUES = MaskValues(2, "1 for peripheral, 2 for transition")
+
+
+def read_truth(files: CaseFiles, stem: str, values: MaskValues) -> Volume | None:
+    """As `read_label_map`, of a case that trains or tests; a DatasetError where its values mean nothing known, or where
+    it marks something, but nothing within the case's images, as after its header was lost."""
+    mask = read_label_map(files.folder, stem)
+    if mask is not None:
+        if problem := values.problem(mask):
+            raise DatasetError(f"Values of mask {stem} of case '{files.case.id}' {problem}. Correct them.")
+        require_within(mask, stem, files.case)
+    return mask
+
+
+def require_within(mask: Volume, stem: str, case: Case) -> None:
+    """DatasetError where a mask marks something, but nothing within an image of its case (the T2w, if it has one)."""
+    seen = case[MRSequence.T2W] if MRSequence.T2W in case else next(iter(case.volumes.values()))
+    if share_within(mask, seen.geometry) == 0:
+        raise DatasetError(
+            f"Mask {stem} of case '{case.id}' must mark voxels of its images, but lies outside of them. Give it the "
+            "position of the image that it was drawn on."
+        )
 
 
 @dataclass(frozen=True)

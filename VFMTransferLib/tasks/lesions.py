@@ -15,7 +15,7 @@ from ..core.result import Lesion
 from ..core.terms import SIGNIFICANT_GRADE, Label
 from ..core.volume import Volume, bounding_box, marked_voxels
 from ..metrics.detection import CONNECTIVITY, MIN_OVERLAP, largest_in_regions
-from .base import CaseFiles, LabeledCase, read_label_map
+from .base import ISUP_VALUES, CaseFiles, LabeledCase, read_truth
 
 CANCER_LABELS = (Label.INDOLENT_CANCER, Label.CSPCA)
 
@@ -165,8 +165,9 @@ def cancer_masks(grades: Volume) -> dict[Label, Volume]:
 
 
 def read_cancer_masks(files: CaseFiles) -> dict[Label, Volume]:
-    """As `cancer_masks`, of a case on disk; DatasetError where it has no mask of lesions, ImageError of a bad one."""
-    grades = read_label_map(files.folder, files.names.lesion)
+    """As `cancer_masks`, of a case on disk; DatasetError where it has no mask of lesions, or as of `read_truth`;
+    ImageError of one that cannot be read."""
+    grades = read_truth(files, files.names.lesion, ISUP_VALUES)
     if grades is None:
         raise DatasetError(
             f"Case '{files.case.id}' must have a mask {files.names.lesion}, empty without a lesion, but has none. "

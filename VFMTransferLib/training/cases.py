@@ -26,7 +26,7 @@ from ..core.volume import Triple
 from ..io import read_case
 from ..phantom import VERSION, Phantom, make_phantom
 from ..tasks import find_task, lesion_task
-from ..tasks.base import DEFAULT_NAMES, CaseFiles, LabeledCase, MaskNames, Task, read_label_map
+from ..tasks.base import DEFAULT_NAMES, CaseFiles, LabeledCase, MaskNames, Task, read_label_map, require_within
 
 PHANTOM_SPACING_MM: Triple = (1.0, 1.0, 3.0)
 PRETRAINING_SEED = 100_000
@@ -311,14 +311,17 @@ def read_labeled(
         seed: Of the field that distorts a scan.
 
     Raises:
-        DatasetError, ImageError, MissingSequenceError: A label is missing, a file cannot be read, a sequence is
-            missing.
+        DatasetError, ImageError, MissingSequenceError: A label is missing, has unknown values or lies outside of the
+            images; a file cannot be read; a sequence is missing.
     """
     reader = find_task(task)
     case = read_case(path, sequences=reader.truth_sequences or reader.sequences)
     case = replace(case, id=path.name, gland=None)
-    found = (read_label_map(path, stem) for stem in names.gland)
-    gland = next((mask.with_array((mask.array > 0).astype(np.uint8)) for mask in found if mask is not None), None)
+    masks = ((stem, read_label_map(path, stem)) for stem in names.gland)
+    stem, gland = next(((stem, mask) for stem, mask in masks if mask is not None), ("", None))
+    if gland is not None:
+        require_within(gland, stem, case)
+        gland = gland.with_array((gland.array > 0).astype(np.uint8))
     return reader.read_labeled(CaseFiles(path, case, gland, names, category, seed))
 
 

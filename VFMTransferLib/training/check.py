@@ -21,14 +21,14 @@ import numpy as np
 from ..core.case import Case
 from ..core.errors import DatasetError, VFMTransferError
 from ..core.terms import SIGNIFICANT_GRADE, Sequence
-from ..core.volume import Volume
+from ..core.volume import Volume, marked_voxels, share_within
 from ..encoders import find_family, pretrained_families
 from ..encoders.inputs import needs_gland
 from ..io import read_case, read_mask
 from ..io.cases import GLAND, candidates_for, words_of
 from ..io.images import image_stem, is_image_name
 from ..tasks import find_task
-from ..tasks.base import DEFAULT_NAMES, Task
+from ..tasks.base import DEFAULT_NAMES, ISUP_VALUES, ZONE_VALUES, Task
 from .cases import LABELS, case_folders, read_classes
 
 Severity = Literal["error", "warning", "note"]
@@ -38,8 +38,8 @@ _IN_PLANE_MM = (0.2, 3.0)
 _THICKNESS_MM = (0.5, 6.0)
 _GLAND_ML = (8.0, 400.0)
 _MASK_WORD = re.compile(r"[a-z0-9]*(lesion|zone|mask|label|seg|segmentation)s?[0-9]*")
-# Word in a mask's name → its largest value, and what its values are.
-_MAX_VALUES = {"lesion": (5, "ISUP grade groups"), "zone": (2, "1 for peripheral, 2 for transition")}
+_VALUES = {"lesion": ISUP_VALUES, "zone": ZONE_VALUES}  # by a word in a mask's name
+_BESIDE_MM = 1.0  # by which a mask with the T2w's matrix may lie beside it
 BINARY_LESIONS = (
     "No lesion mask has a value above 1. Values are ISUP grade groups, so that no cancer is clinically significant: "
     f"write {SIGNIFICANT_GRADE} or more where it is."
@@ -177,23 +177,39 @@ def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: 
             if "lesion" not in stem.lower():  # no lesion is an answer, no gland is none
                 yield Finding("warning", name, f"Mask {stem} marks nothing.")
             continue
-        for word, (largest, values) in _MAX_VALUES.items():
-            if word in stem.lower() and not 0 <= mask.array.min() <= mask.array.max() <= largest:
-                found = f"{mask.array.min()} to {mask.array.max()}"
-                yield Finding("error", name, f"Values of mask {stem} must be 0 to {largest} ({values}), got {found}.")
+        for word, values in _VALUES.items():
+            if word in stem.lower() and (problem := values.problem(mask)):
+                yield Finding("error", name, f"Values of mask {stem} {problem}.")
+        if "zone" in stem.lower() and _are_exchanged(mask):
+            sentence = f"Mask {stem} has its value for the peripheral zone in front of that for the transition zone. "
+            yield Finding("warning", name, f"{sentence}Are they exchanged? It must be {ZONE_VALUES.meaning}.")
         ml = float(np.count_nonzero(mask.array)) * mask.geometry.voxel_volume_ml
         if _is_of_gland(stem) and not _GLAND_ML[0] <= ml <= _GLAND_ML[1]:
             yield Finding("warning", name, f"Mask {stem} marks {ml:.1f} ml, which is no usual prostate.")
         if Sequence.T2W not in case or mask.geometry.equals(case[Sequence.T2W].geometry):
             continue
-        if not mask.resample_to(case[Sequence.T2W].geometry, "nearest").array.any():
+        t2w = case[Sequence.T2W].geometry
+        beside = float(np.linalg.norm(np.subtract(mask.geometry.center_mm, t2w.center_mm)))
+        if share_within(mask, t2w) == 0:
             yield Finding("error", name, f"Mask {stem} must mark voxels of the T2w, but lies outside of it.")
+        elif mask.geometry.size == t2w.size and beside > _BESIDE_MM:
+            sentence = f"Mask {stem} has the T2w's matrix, but lies {beside:.0f} mm beside it. Was its position lost?"
+            yield Finding("warning", name, sentence)
         else:
             yield Finding("note", name, f"Mask {stem} is not on the T2w's grid and is resampled by position.")
     if not masks and task.output == "segmentation":
         yield Finding("warning", name, "There is no mask, so this case can be neither trained nor measured on.")
     for note in case.notes:
         yield Finding("note", name, note)
+
+
+def _are_exchanged(zones: Volume) -> bool:
+    """Whether the peripheral zone lies in front of the transition zone, which it mostly lies behind."""
+    voxels = [marked_voxels(zones.array == value)[:, ::-1] for value in (1, 2)]
+    if not all(map(len, voxels)):
+        return False
+    peripheral, transition = (float(zones.geometry.to_world(found)[:, 1].mean()) for found in voxels)
+    return peripheral < transition  # LPS: posterior is positive
 
 
 def _missing_truth(folder: Path, task: Task, cases: list[CheckedCase]) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,50 @@ def test_a_case_without_pi_rads_tells_by_its_lesions_whether_there_is_cancer(a_f
 def test_masks_may_have_names_of_their_own(a_folder):
     with pytest.raises(DatasetError, match="mask lesion_nc"):
         read_labeled(a_folder / "p0", "lesion-segmentation", MaskNames(lesion="lesion_nc"))
+
+
+@pytest.mark.parametrize(
+    ("stem", "task", "largest"),
+    [
+        ("lesion", "lesion-segmentation", 5),
+        ("lesion", "classification", 5),
+        ("zones", "anatomy-segmentation", 2),
+        ("zones", "adc-translation", 2),
+    ],
+)
+def test_masks_of_unknown_values_are_refused(a_folder, tmp_path, stem, task, largest):
+    path = tmp_path / "p0"
+    shutil.copytree(a_folder / "p0", path)
+    mask = read_mask(path / f"{stem}.nii.gz", stem)
+    write_volume(mask.with_array(np.where(mask.array > 0, 255, 0).astype(np.uint8)), path / f"{stem}.nii.gz")
+    expected = rf"Values of mask {stem} of case 'p0' must be 0 to {largest} .*, but are 0 to 255\. Correct them\."
+    with pytest.raises(DatasetError, match=expected):
+        read_labeled(path, task)
+
+
+@pytest.mark.parametrize(
+    ("stem", "task"),
+    [
+        ("lesion", "lesion-segmentation"),
+        ("zones", "anatomy-segmentation"),
+        ("outline", "anatomy-segmentation"),
+        ("outline", "super-resolution"),
+    ],
+)
+def test_a_mask_outside_of_the_images_is_refused(a_folder, tmp_path, stem, task):
+    path = tmp_path / "p0"
+    shutil.copytree(a_folder / "p0", path)
+    names = MaskNames(gland=("outline",))
+    (path / "gland.nii.gz").rename(path / "outline.nii.gz")
+    mask = read_mask(path / f"{stem}.nii.gz", stem)
+    assert mask.array.any()
+    x, y, z = mask.geometry.origin_mm
+    far = replace(mask, geometry=replace(mask.geometry, origin_mm=(x + 500.0, y, z)))
+    write_volume(far, path / f"{stem}.nii.gz")
+    with pytest.raises(DatasetError, match=f"Mask {stem} of case 'p0' must mark voxels of its images, but lies outside"):
+        read_labeled(path, task, names)
+    write_volume(far.with_array(np.zeros_like(far.array)), path / f"{stem}.nii.gz")
+    read_labeled(path, task, names)  # one that marks nothing lies nowhere
 
 
 def test_a_patient_may_stand_in_one_list_only():

@@ -198,8 +198,8 @@ def test_values_that_are_no_grades_are_an_error(tmp_path):
     lesion, zones = (gland.with_array(gland.array * value) for value in (100, 3))
     write_case(tmp_path / "a", adc=an_adc(), hbv=an_hbv(), lesion=lesion, zones=zones)
     found = sentences(check_data(tmp_path, LESIONS), "error")
-    assert "a: Values of mask lesion must be 0 to 5 (ISUP grade groups), got 0 to 100." in found
-    assert "a: Values of mask zones must be 0 to 2 (1 for peripheral, 2 for transition), got 0 to 3." in found
+    assert "a: Values of mask lesion must be 0 to 5 (ISUP grade groups), but are 0 to 100." in found
+    assert "a: Values of mask zones must be 0 to 2 (1 for peripheral, 2 for transition), but are 0 to 3." in found
 
 
 def test_masks_and_grids_that_look_wrong_are_pointed_out(tmp_path):
@@ -210,6 +210,25 @@ def test_masks_and_grids_that_look_wrong_are_pointed_out(tmp_path):
     assert "a: Mask zones marks nothing." in found
     assert not any("Mask lesion" in line for line in found)
     assert any("t2w has 7 slices" in line for line in found)
+
+
+def test_exchanged_zones_are_pointed_out(tmp_path):
+    gland = big_gland()
+    back = np.arange(gland.array.shape[1])[None, :, None] >= gland.array.shape[1] / 2  # rows run to the back
+    zones = np.where(gland.array > 0, np.where(back, 1, 2), 0).astype(np.uint8)
+    write_case(tmp_path / "a", gland=gland, zones=gland.with_array(zones))
+    write_case(tmp_path / "b", 1, gland=gland, zones=gland.with_array(np.where(zones, 3 - zones, 0).astype(np.uint8)))
+    found = [line for line in sentences(check_data(tmp_path, ANATOMY), "warning") if "exchanged" in line]
+    assert [line[:2] for line in found] == ["b:"]
+
+
+def test_a_mask_of_the_t2ws_matrix_elsewhere_is_a_warning(tmp_path):
+    gland = big_gland()
+    x, y, z = gland.geometry.origin_mm
+    moved = replace(gland, geometry=replace(gland.geometry, origin_mm=(x + 3.0, y, z)))
+    write_case(tmp_path / "a", gland=moved)
+    found = sentences(check_data(tmp_path, ANATOMY), "warning")
+    assert "a: Mask gland has the T2w's matrix, but lies 3 mm beside it. Was its position lost?" in found
 
 
 def test_units_are_held_to_what_prediction_asks_for(tmp_path):

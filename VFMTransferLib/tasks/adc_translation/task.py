@@ -15,7 +15,7 @@ from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import Geometry, Volume
-from ..base import CaseFiles, LabeledCase, Method, NetworkOutput, read_label_map
+from ..base import ZONE_VALUES, CaseFiles, LabeledCase, Method, NetworkOutput, read_truth
 from ..image_to_image import ImageTask
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class AdcTranslation(ImageTask):
         return self.labeled(case, gland=gland, is_phantom=False, images={ADC_SYNTHETIC: case[MRSequence.ADC]})
 
     def read_labeled(self, files: CaseFiles) -> LabeledCase:
-        zones = read_label_map(files.folder, files.names.zones)
+        zones = read_truth(files, files.names.zones, ZONE_VALUES)
         return replace(super().read_labeled(files), masks={} if zones is None else _zones(zones))
 
     def measured_region(self, truth: Volume) -> np.ndarray:

@@ -17,7 +17,7 @@ from ...core.terms import Sequence as MRSequence
 from ...core.volume import Geometry, Volume
 from ...metrics.agreement import dice, hausdorff95_mm
 from ...radiology.gland import one_organ
-from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, finite, read_label_map
+from ..base import ZONE_VALUES, CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, finite, read_truth
 from ..segmentation import (
     Probabilities,
     SegmentationTask,
@@ -70,7 +70,7 @@ class AnatomySegmentation(SegmentationTask):
                 f"Case '{files.case.id}' must have a mask {' or '.join(files.names.gland)}, but has none. "
                 "Draw one, or leave it out."
             )
-        masks = _masks(files.gland, read_label_map(files.folder, files.names.zones))
+        masks = _masks(files.gland, read_truth(files, files.names.zones, ZONE_VALUES))
         return self.labeled(files.case, gland=files.gland, masks=masks, is_phantom=False)
 
     def mark(self, probabilities: Probabilities, output: NetworkOutput) -> Result:

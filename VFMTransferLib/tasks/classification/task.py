@@ -24,7 +24,7 @@ from ...metrics.classification import (
     log_loss,
     quadratic_weighted_kappa,
 )
-from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, Task, activated, read_label_map
+from ..base import ISUP_VALUES, CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, Task, activated, read_truth
 from ..lesions import cancer_masks, read_cancer_masks
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Classification(Task):
         labeled = self.labeled(files.case, gland=files.gland, is_phantom=False, category=files.category)
         if files.category is None:
             return replace(labeled, masks=read_cancer_masks(files))
-        grades = read_label_map(files.folder, files.names.lesion)
+        grades = read_truth(files, files.names.lesion, ISUP_VALUES)
         found = labeled if grades is None else replace(labeled, masks=cancer_masks(grades))
         # A mask without grades, or a biopsy against the reader, does not state where what he saw lies.
         return found if found.is_significant == (files.category in SIGNIFICANT) else labeled
