@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +38,7 @@ SPLIT_FOLDERS = {
     **{"test": "test", "testing": "test"},
 }
 _LEFT_RIGHT = 0
+_PATIENT_STUDY = re.compile(r"([^_]*[0-9][^_]*)_[^_]+")
 
 
 Read = TypeVar("Read")
@@ -198,11 +200,13 @@ def _images_of(folder: Path) -> Case:
 def folder_dataset(
     folder: Path, task: str, *, gland: str = "gland", validation_share: float = 0.2, seed: int = 0, lazy: bool = False
 ) -> LabeledDataset:
-    """Cases on disk with what is true of them; see the module. DatasetError where the folder lacks cases or a label.
+    """Cases on disk with what is true of them; see the module. DatasetError where the folder lacks cases or a label, or
+    where a patient's cases lie in two parts of the split, by names as of `patient_of`.
 
     Args:
         gland: File stem of the masks of the prostate.
-        validation_share: Part of the cases that validate where the folder has no splits; drawn by `seed`.
+        validation_share: Part of the cases that validate where the folder has no splits; drawn by `seed`, all cases of a
+            patient together.
         seed: Of the draw, and of the fields that distort scans.
         lazy: Read a case where it is asked for, known by its place and its files' names, sizes and times; what is
             wrong with it shows then.
@@ -222,11 +226,51 @@ def folder_dataset(
     if any(split for split, _ in folders):
         for split, path in folders:
             parts[SPLIT_FOLDERS[split.lower()]].append(path.name)
+        _require_apart(parts)
         return LabeledDataset(Split(**{part: tuple(names) for part, names in parts.items()}), cases)
-    drawn = list(cases)
-    random.Random(seed).shuffle(drawn)
-    count = min(max(round(validation_share * len(drawn)), 1), len(drawn) - 1)
-    return LabeledDataset(Split(tuple(sorted(drawn[count:])), tuple(sorted(drawn[:count]))), cases)
+    parts["train"], parts["validation"] = _drawn(list(cases), validation_share, seed)
+    return LabeledDataset(Split(tuple(parts["train"]), tuple(parts["validation"])), cases)
+
+
+def patient_of(name: str) -> str:
+    """Whose case it is: of names as `<patient>_<study>`, the patient with a number, the patient; else a case is one."""
+    found = _PATIENT_STUDY.fullmatch(name)
+    return found[1] if found else name
+
+
+def _require_apart(parts: Mapping[str, Iterable[str]]) -> None:
+    """DatasetError where a patient's cases lie in two parts of a split."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for part, names in parts.items():
+        for name in names:
+            found.setdefault(patient_of(name), {}).setdefault(part, []).append(name)
+    for of_part in found.values():
+        if len(of_part) > 1:
+            names = ", ".join(name for group in of_part.values() for name in group)
+            raise DatasetError(
+                f"Cases of one patient must lie in one part of the split, but {names}, by their names one patient's, lie "
+                f"in {' and '.join(of_part)}. Move them, or rename those of different patients."
+            )
+
+
+def _drawn(names: list[str], share: float, seed: int) -> tuple[list[str], list[str]]:
+    """A share of the cases drawn to validate, whole patients until it is reached: those that train, and these."""
+    of_patient: dict[str, list[str]] = {}
+    for name in names:
+        of_patient.setdefault(patient_of(name), []).append(name)
+    if len(of_patient) < 2:
+        raise DatasetError(
+            f"Some patients must train and others validate, but all cases, as {', '.join(names[:2])}, are one patient's "
+            "by their names. Add cases of others, or rename those of different patients."
+        )
+    patients = list(of_patient)
+    random.Random(seed).shuffle(patients)
+    count = min(max(round(share * len(names)), 1), len(names) - 1)
+    validation: list[str] = []
+    for patient in patients[:-1]:
+        if len(validation) < count:
+            validation += of_patient[patient]
+    return sorted(set(names) - set(validation)), sorted(validation)
 
 
 def file_facts(folder: Path) -> str:

@@ -29,7 +29,7 @@ from ..io.cases import GLAND, candidates_for, words_of
 from ..io.images import image_stem, is_image_name
 from ..tasks import find_task
 from ..tasks.base import DEFAULT_NAMES, ISUP_VALUES, ZONE_VALUES, Task
-from .cases import LABELS, case_folders, read_classes
+from .cases import LABELS, case_folders, patient_of, read_classes
 
 Severity = Literal["error", "warning", "note"]
 # Usual ranges of prostate MRI; outside of them a number is more often wrong than rare. The limits are ours.
@@ -279,17 +279,22 @@ def _duplicate(cases: list[CheckedCase], what: str, severity: Severity) -> Findi
 
 
 def _shared_patients(cases: list[CheckedCase]) -> Iterator[Finding]:
-    """Names as `<patient>_<study>`, the patient with a number: one patient must not be in two splits."""
-    named = [case for case in cases if re.fullmatch(r"[^_]*[0-9][^_]*_[^_]+", case.name)]
-    if named and len(named) < len(cases) and len({case.split for case in cases}) > 1:
-        sentence = f"Names that are not PATIENT_STUDY: {len(cases) - len(named)}. Whose cases they are was not checked."
-        yield Finding("note", "", sentence)
+    """One patient, by names as of `patient_of`, must not be in two splits; without splits a draw keeps them together."""
+    plain = [case for case in cases if patient_of(case.name) == case.name]
+    if len(plain) < len(cases) and plain and len({case.split for case in cases}) > 1:
+        yield Finding(
+            "note", "", f"Names that are not PATIENT_STUDY: {len(plain)}. Whose cases they are was not checked."
+        )
     of_patient = defaultdict(list)
-    for case in named:
-        of_patient[case.name.split("_")[0]].append(case)
+    for case in cases:
+        of_patient[patient_of(case.name)].append(case)
     for _, group in sorted(of_patient.items()):
         where = sorted({case.split for case in group})
+        names = ", ".join(case.name for case in group)
         if len(where) > 1:
-            names = ", ".join(case.name for case in group)
             sentence = f"These look like one patient's, by their names, but lie in {' and '.join(where)}."
             yield Finding("error", names, sentence)
+        elif len(group) > 1 and where == [""]:
+            yield Finding(
+                "note", names, "These look like one patient's, by their names: they train, or validate, together."
+            )

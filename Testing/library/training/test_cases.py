@@ -212,10 +212,43 @@ def test_a_mask_outside_of_the_images_is_refused(a_folder, tmp_path, stem, task)
     x, y, z = mask.geometry.origin_mm
     far = replace(mask, geometry=replace(mask.geometry, origin_mm=(x + 500.0, y, z)))
     write_volume(far, path / f"{stem}.nii.gz")
-    with pytest.raises(DatasetError, match=f"Mask {stem} of case 'p0' must mark voxels of its images, but lies outside"):
+    with pytest.raises(
+        DatasetError, match=f"Mask {stem} of case 'p0' must mark voxels of its images, but lies outside"
+    ):
         read_labeled(path, task, names)
     write_volume(far.with_array(np.zeros_like(far.array)), path / f"{stem}.nii.gz")
     read_labeled(path, task, names)  # one that marks nothing lies nowhere
+
+
+def several_exams(a_folder: Path, folder: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        shutil.copytree(a_folder / f"p{number % 2}", folder / name)
+    return folder
+
+
+def test_all_exams_of_a_patient_train_or_validate_together(a_folder, tmp_path):
+    names = ("1001_a", "1001_b", "1002_c", "1003_d", "1003_e", "1003_f")
+    folder = several_exams(a_folder, tmp_path, *names)
+    drawn = set()
+    for seed in range(12):
+        split = folder_dataset(folder, "super-resolution", seed=seed, validation_share=0.3, lazy=True).split
+        assert sorted((*split.train, *split.validation)) == list(names)
+        assert {name[:4] for name in split.train}.isdisjoint(name[:4] for name in split.validation)
+        assert split.train
+        assert split.validation
+        drawn.add(split.validation)
+    assert len(drawn) > 1
+
+
+def test_exams_of_one_patient_alone_cannot_validate(a_folder, tmp_path):
+    with pytest.raises(DatasetError, match="all cases, as 1001_a, 1001_b, are one patient's"):
+        folder_dataset(several_exams(a_folder, tmp_path, "1001_a", "1001_b"), "super-resolution", lazy=True)
+
+
+def test_a_patient_whose_exams_train_and_test_is_refused(a_folder, tmp_path):
+    several_exams(a_folder, tmp_path, "train/1001_a", "train/1002_b", "test/1001_c")
+    with pytest.raises(DatasetError, match="but 1001_a, 1001_c, by their names one patient's, lie in train and test"):
+        folder_dataset(tmp_path, "super-resolution", lazy=True)
 
 
 def test_a_patient_may_stand_in_one_list_only():

@@ -170,6 +170,14 @@ def test_a_name_of_another_form_leaves_the_others_checked(tmp_path):
     assert ": Names that are not PATIENT_STUDY: 1. Whose cases they are was not checked." in sentences(report, "note")
 
 
+def test_exams_of_one_patient_without_splits_are_noted(tmp_path):
+    for seed, name in enumerate(("7_a", "7_b", "8_a")):
+        write_case(tmp_path / name, seed)
+    report = check_data(tmp_path, ANATOMY)
+    expected = "7_a, 7_b: These look like one patient's, by their names: they train, or validate, together."
+    assert [line for line in sentences(report, "note") if "patient" in line] == [expected]
+
+
 def test_names_without_a_patients_number_are_no_patients(tmp_path):
     write_case(tmp_path / "train" / "case_a")
     write_case(tmp_path / "test" / "case_b", 1)
