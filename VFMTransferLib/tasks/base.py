@@ -111,7 +111,7 @@ class MaskValues:
     def problem(self, mask: Volume) -> str:
         """What is wrong with the values of a mask, as a part of a sentence; empty where nothing is."""
         low, high = int(mask.array.min()), int(mask.array.max())
-        if 0 <= low and high <= self.largest:
+        if low >= 0 and high <= self.largest:
             return ""
         return f"must be 0 to {self.largest} ({self.meaning}), but are {low} to {high}"
 

@@ -205,8 +205,8 @@ def folder_dataset(
 
     Args:
         gland: File stem of the masks of the prostate.
-        validation_share: Part of the cases that validate where the folder has no splits; drawn by `seed`, all cases of a
-            patient together.
+        validation_share: Part of the cases that validate where the folder has no splits; drawn by `seed`, all
+            cases of a patient together.
         seed: Of the draw, and of the fields that distort scans.
         lazy: Read a case where it is asked for, known by its place and its files' names, sizes and times; what is
             wrong with it shows then.
@@ -248,8 +248,8 @@ def _require_apart(parts: Mapping[str, Iterable[str]]) -> None:
         if len(of_part) > 1:
             names = ", ".join(name for group in of_part.values() for name in group)
             raise DatasetError(
-                f"Cases of one patient must lie in one part of the split, but {names}, by their names one patient's, lie "
-                f"in {' and '.join(of_part)}. Move them, or rename those of different patients."
+                f"Cases of one patient must lie in one part of the split, but {names}, by their names one patient's, "
+                f"lie in {' and '.join(of_part)}. Move them, or rename those of different patients."
             )
 
 
@@ -260,8 +260,8 @@ def _drawn(names: list[str], share: float, seed: int) -> tuple[list[str], list[s
         of_patient.setdefault(patient_of(name), []).append(name)
     if len(of_patient) < 2:
         raise DatasetError(
-            f"Some patients must train and others validate, but all cases, as {', '.join(names[:2])}, are one patient's "
-            "by their names. Add cases of others, or rename those of different patients."
+            f"Some patients must train and others validate, but all cases, as {', '.join(names[:2])}, are one "
+            "patient's by their names. Add cases of others, or rename those of different patients."
         )
     patients = list(of_patient)
     random.Random(seed).shuffle(patients)
