@@ -279,7 +279,7 @@ def _duplicate(cases: list[CheckedCase], what: str, severity: Severity) -> Findi
 
 
 def _shared_patients(cases: list[CheckedCase]) -> Iterator[Finding]:
-    """One patient, by names as of `patient_of`, must not be in two splits; without splits a draw keeps them together."""
+    """One patient, by names as of `patient_of`, must not be in two splits; a draw keeps them together."""
     plain = [case for case in cases if patient_of(case.name) == case.name]
     if len(plain) < len(cases) and plain and len({case.split for case in cases}) > 1:
         yield Finding(
