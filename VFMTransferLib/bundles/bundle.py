@@ -148,17 +148,24 @@ class Bundle:
     def card_path(self) -> Path:
         return self.folder / "docs" / "README.md"
 
-    def was_trained_on(self, case_id: str) -> bool:
-        """Whether a case of that name trained the network, or validated it, as far as the metadata state.
+    @property
+    def learned_from(self) -> frozenset[str]:
+        """Names of the cases that trained or validated the network, or pretrained its encoders, as far as the metadata
+        state; not of phantoms, of which each range has one of a name."""
 
-        Not of phantoms, of which each range has one of a name.
-        """
-        split: object = self.training
-        for key in ("config", "split"):
-            split = split.get(key) if isinstance(split, dict) else None  # free JSON
-        if not isinstance(split, dict) or is_phantom_name(case_id):
-            return False
-        return any(isinstance(names := split.get(part), list) and case_id in names for part in ("train", "validation"))
+        def within(*keys: str) -> list[Any]:
+            found: object = self.training  # free JSON
+            for key in keys:
+                found = found.get(key) if isinstance(found, dict) else None
+            return found if isinstance(found, list) else []
+
+        parts = [("config", "split", "train"), ("config", "split", "validation"), ("cases",), ("start", "cases")]
+        names = (name for part in parts for name in within(*part) if isinstance(name, str))
+        return frozenset(name for name in names if not is_phantom_name(name))
+
+    def was_trained_on(self, case_id: str) -> bool:
+        """Whether a case of that name is among `learned_from`."""
+        return case_id in self.learned_from
 
 
 def read_bundle(folder: Path | str) -> Bundle:

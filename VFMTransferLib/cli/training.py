@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..core.errors import DatasetError
+from ..core.errors import DatasetError, OutputError
 from ..core.terms import Arm, OnProgress
 from ..tasks import TASKS
 from .shared import Commands, add_command, add_output, progress_lines, require_output_outside
@@ -307,12 +307,20 @@ def is_of_a_folder(args: argparse.Namespace) -> bool:
 def require_free_output(args: argparse.Namespace) -> None:
     """BundleError or OutputError, before hours of training, where the bundle could not be put or named so.
 
-    OutputError also where it, or the prepared cases, would lie among the cases, as if they were one.
+    OutputError also where it would take the place of another training's bundle, as of the one that it starts from, and
+    where it, or the prepared cases, would lie among the cases, as if they were one.
     """
-    from ..bundles.bundle import check_name, require_replaceable
+    from ..bundles.bundle import check_name, is_bundle_folder, require_replaceable
+    from ..training.loop import checkpoint_folder
 
     check_name(args.output.name)
     require_replaceable(args.output)
+    work = checkpoint_folder(args.output)
+    if is_bundle_folder(args.output) and not work.is_dir():
+        raise OutputError(
+            f"'{args.output.name}' must be free, or hold this training's own bundle, with '{work.name}' beside it, but "
+            "holds another one. Choose another folder, or remove it."
+        )
     if is_of_a_folder(args):
         for place in filter(None, (args.output, args.prepared)):
             require_output_outside(place, [Path(args.data)])

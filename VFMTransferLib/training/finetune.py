@@ -150,18 +150,22 @@ def finetune_config(
 class Initialization:
     """Pretrained encoders (`encoders.weights.encoder_weights`), from which the pretrained arm starts.
 
-    `record` states where they come from, and `spec` the network that was pretrained, where it is known.
+    `record` states where they come from, and `spec` the network that was pretrained, where it is known; `cases` are
+    those that they were learned from, `Bundle.learned_from`.
     """
 
     weights: Mapping[str, Tensor] = field(repr=False)
-    record: Mapping[str, str] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
     spec: ModelSpec | None = None
+    cases: frozenset[str] = frozenset()
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> Initialization:
         """The encoders of a bundle; BundleError where its weights cannot be read, or differ from its checksum."""
-        record = {"bundle": bundle.name, "sha256": bundle.weights_sha256}
-        return cls(bundle_encoder_weights(bundle), record, bundle.spec)
+        cases = bundle.learned_from
+        record: dict[str, Any] = {"bundle": bundle.name, "sha256": bundle.weights_sha256}
+        record |= {"cases": sorted(cases)} if cases else {}
+        return cls(bundle_encoder_weights(bundle), record, bundle.spec, cases)
 
     @classmethod
     def from_file(cls, path: Path) -> Initialization:
@@ -192,14 +196,20 @@ def finetune(
     the masks; a checkpoint that states other data is refused.
 
     Raises:
-        DatasetError: A case is missing or lacks what its task needs, no case validates where the schedule has patience,
-            or as of `require_batch`.
+        DatasetError: A case is missing or lacks what its task needs, one that tests is among those that the
+            initialization was learned from, no case validates where the schedule has patience, or as of
+            `require_batch`.
         CheckpointError: The initialization has another encoder, or the folder a checkpoint of another configuration or
             of other data.
     """
     lacking = sorted(set(config.split.train) - set(dataset.cases))
     if lacking:
         raise DatasetError(f"The dataset must hold all cases of the split, but lacks {', '.join(lacking)}. Add them.")
+    if known := sorted(set(config.split.test) & init.cases if init is not None else ()):
+        raise DatasetError(
+            f"Cases that test must be new to the network, but the pretrained encoder was learned from cases named "
+            f"{', '.join(known)}. Start from a pretraining without them, or leave them out of the test."
+        )
     if config.schedule.patience is not None and not config.split.validation:
         raise DatasetError(
             "A training with patience must have cases that validate, whose score ends it, but has none. Add some, or "

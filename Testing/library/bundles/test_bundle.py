@@ -56,10 +56,13 @@ def test_what_is_written_is_read(a_bundle):
         ({"config": {"split": {"train": "p1", "validation": None}}}, set()),
         ({"config": {"split": ["p1"]}}, set()),
         ({"config": ["p1"]}, set()),
+        ({"cases": ["p1", "phantom-0007"]}, {"p1"}),
+        ({"config": {"split": {"train": ["p2"]}}, "start": {"bundle": "b", "cases": ["p3"]}}, {"p2", "p3"}),
+        ({"cases": [["p1"], 3], "start": "scratch"}, set()),
         ({}, set()),
     ],
 )
-def test_a_bundle_names_the_cases_that_trained_or_validated_it_but_phantoms(a_bundle, training, was):
+def test_a_bundle_names_the_cases_that_it_was_learned_from_but_phantoms(a_bundle, training, was):
     bundle = replace(a_bundle, training=training)
     names = ("p1", "p2", "p3", "p", "phantom-0007", "phantom-of-our-lab")
     assert {name for name in names if bundle.was_trained_on(name)} == was

@@ -79,6 +79,43 @@ def test_a_training_takes_the_place_of_nothing_but_a_bundle(tmp_path, capsys, co
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")} == before
 
 
+def test_a_training_does_not_replace_the_bundle_that_it_starts_from(tmp_path, capsys):
+    for seed in range(3):
+        write_case(tmp_path / "cases" / f"p{seed}", seed, "gland")
+    start = tmp_path / "start"
+    pretrained(tmp_path / "cases", "mae", start)
+    before = read_bundle(start)
+    tune = ["finetune", "anatomy-segmentation", "--encoder", "profound", "--data", str(tmp_path / "cases")]
+    again = [*tune, "--steps", "1", "--init", str(start), "-o", str(start)]
+    assert main(again) == 1
+    capsys.readouterr()
+    shutil.rmtree(tmp_path / "start.training")
+    assert main(again) == 1
+    assert "'start' must be free, or hold this training's own bundle, with 'start.training'" in capsys.readouterr().err
+    assert main(["pretrain", str(tmp_path / "cases"), "--pretext", "mae", "--steps", "1", "-o", str(start)]) == 1
+    verify(read_bundle(start))
+    assert read_bundle(start) == before
+
+
+def test_cases_that_pretrained_the_start_are_known_of_the_network_and_cannot_test_it(tmp_path, capsys):
+    for part, seeds in (("train", (0, 1)), ("test", (2,))):
+        for seed in seeds:
+            write_case(tmp_path / "cases" / part / f"p{seed}", seed, "gland")
+    write_case(tmp_path / "others" / "p2", 2, "gland")
+    write_case(tmp_path / "others" / "p7", 3, "gland")
+    tune = ["finetune", "anatomy-segmentation", "--encoder", "profound", "--steps", "1"]
+    tune += ["--data", str(tmp_path / "cases")]
+    assert pretrained(tmp_path / "others", "mae", tmp_path / "start").was_trained_on("p7")
+    assert main([*tune, "--init", str(tmp_path / "start"), "-o", str(tmp_path / "out")]) == 1
+    assert "Cases that test must be new to the network" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "cases" / "test" / "p2").rename(tmp_path / "cases" / "test" / "p3")
+    assert main([*tune, "--init", str(tmp_path / "start"), "-o", str(tmp_path / "out")]) == 0
+    bundle = read_bundle(tmp_path / "out")
+    assert bundle.training["start"]["cases"] == ["p2", "p7"]
+    assert {name for name in ("p0", "p1", "p2", "p3", "p7") if bundle.was_trained_on(name)} == {"p0", "p1", "p2", "p7"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -213,6 +213,17 @@ def test_missing_cases_are_named(tmp_path):
 
 
 @pytest.mark.long
+def test_cases_that_the_start_was_learned_from_cannot_test(tmp_path, an_encoder):
+    config = tiny_config()
+    assert config.split.test == ("case-2",)
+    known = replace(an_encoder, cases=frozenset({"case-2", "another"}))
+    with pytest.raises(DatasetError, match=r"Cases that test must be new .* cases named case-2\. Start from"):
+        finetune(config, tiny_dataset(), tmp_path / "known", init=known)
+    assert not (tmp_path / "known").exists()
+    new = replace(an_encoder, cases=frozenset(config.split.train))
+    assert finetune(config, tiny_dataset(), tmp_path / "new", init=new).step == config.schedule.steps
+
+
 def test_training_learns_a_bright_ellipsoid(tmp_path):
     config = tiny_config(steps=60, split=Split(("case-0", "case-1")), drop_path=0.0, measure_every=60)
     run = finetune(config, tiny_dataset(), tmp_path)
