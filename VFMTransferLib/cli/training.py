@@ -112,6 +112,7 @@ def run_finetune(args: argparse.Namespace) -> None:
     from ..training.cases import Split
     from ..training.finetune import Initialization, finetune, finetune_config, require_batch, write_arm
     from ..training.loop import checkpoint_folder
+    from ..training.samples import prepare_labeled
 
     init = None if args.init == SCRATCH else Initialization.from_bundle(find_bundle(args.init))
     require_free_output(args)
@@ -133,6 +134,9 @@ def run_finetune(args: argparse.Namespace) -> None:
         require_batch(config, how)
         dataset = _dataset_of(args, task, args.validation, 0, on_progress)
         config = replace(config, split=dataset.split)
+        if how.is_first:
+            for case in dataset.select(dataset.split.test):
+                prepare_labeled(case, config.model)  # one that is unfit is an error now, and not after hours
         work = checkpoint_folder(args.output)
         decided = decided_by(args) | ({"masks": args.gland} if is_folder else {})
         shared = {"prepared": args.prepared, "ahead": args.ahead, "context": how, "on_progress": on_progress}

@@ -286,11 +286,13 @@ def file_facts(folder: Path) -> str:
 def folder_checksum(folder: Path, names: Iterable[str] | None = None) -> str:
     """A checksum of cases on disk: of names and bytes, but not of hidden files.
 
-    Of those of some names, or of all of them and of their table of classes.
+    Of those of some names, or of all that decide a training, which those that test do not, and of their table of
+    classes.
     """
     digest = hashlib.sha256()
     if names is None:
-        tables, cases = [folder / LABELS], [case for _, case in case_folders(folder)]
+        tables = [folder / LABELS]
+        cases = [case for split, case in case_folders(folder) if SPLIT_FOLDERS.get(split.lower()) != "test"]
     else:
         tables, cases = [], [folder / name for name in names]
     for path in tables + [file for case in cases for file in sorted(case.rglob("*"))]:

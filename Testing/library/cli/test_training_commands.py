@@ -97,6 +97,44 @@ def test_a_training_does_not_replace_the_bundle_that_it_starts_from(tmp_path, ca
     assert read_bundle(start) == before
 
 
+@pytest.mark.parametrize("options", [[], ["--prepared"]])
+def test_an_unfit_case_that_tests_is_an_error_before_the_first_step(tmp_path, capsys, options):
+    for part, seed in (("train", 0), ("validation", 1), ("test", 2)):
+        write_case(tmp_path / "cases" / part / f"p{seed}", seed, "gland")
+    mask = tmp_path / "cases" / "test" / "p2" / "gland.nii.gz"
+    aside = mask.rename(tmp_path / "gland.nii.gz")
+    tune = ["finetune", "anatomy-segmentation", "--encoder", "profound", "--init", "scratch", "--steps", "1"]
+    tune += ["--data", str(tmp_path / "cases"), "-o", str(tmp_path / "out")]
+    tune += [*options, *([str(tmp_path / "prepared")] if options else [])]
+    assert main(tune) == 1
+    assert "Case 'p2' must have a mask gland" in capsys.readouterr().err
+    assert not (tmp_path / "out.training").exists()
+    aside.rename(mask)
+    assert main(tune) == 0
+    assert list(read_bundle(tmp_path / "out").metrics["test"]["cases"]) == ["p2"]
+
+
+def test_a_case_that_tests_does_not_decide_the_training(tmp_path, capsys):
+    for part, seed in (("train", 0), ("validation", 1), ("test", 2)):
+        write_case(tmp_path / "cases" / part / f"p{seed}", seed, "gland")
+    tune = ["finetune", "anatomy-segmentation", "--encoder", "profound", "--init", "scratch", "--steps", "1"]
+    tune += ["--data", str(tmp_path / "cases"), "-o", str(tmp_path / "out")]
+    assert main(tune) == 0
+    weights, before = (read_bundle(tmp_path / "out").sha256, read_bundle(tmp_path / "out").metrics)
+    mask = tmp_path / "cases" / "test" / "p2" / "gland.nii.gz"
+    drawn = read_mask(mask, "gland")
+    half = np.where(np.arange(drawn.array.shape[0])[:, None, None] % 2, drawn.array, 0)
+    write_volume(drawn.with_array(half.astype(np.uint8)), mask)
+    assert main(tune) == 0
+    after = read_bundle(tmp_path / "out")
+    assert after.sha256 == weights
+    assert after.metrics["validation"] == before["validation"]
+    assert after.metrics["test"] != before["test"]
+    write_volume(drawn.with_array(half.astype(np.uint8)), tmp_path / "cases" / "train" / "p0" / "gland.nii.gz")
+    assert main(tune) == 1
+    assert "must be of a training with these data" in capsys.readouterr().err
+
+
 def test_cases_that_pretrained_the_start_are_known_of_the_network_and_cannot_test_it(tmp_path, capsys):
     for part, seeds in (("train", (0, 1)), ("test", (2,))):
         for seed in seeds:
