@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,6 +117,10 @@ class Recipe:
             raise ValueError(f"phantom_share must be at least 0 and below 1, got {self.phantom_share:g}")
         if not self.split.train and self.phantoms.train.count < 1:
             raise ValueError("some cases or phantoms must train, got none")
+        for one, other in combinations(("train", "validation", "test"), 2):
+            seeds = [getattr(self.phantoms, part).seeds for part in (one, other)]
+            if max(part.start for part in seeds) < min(part.stop for part in seeds):
+                raise ValueError(f"phantoms of {one} and {other} must be of different seeds: a phantom is a patient")
         if TASKS[self.task].phantom_options().get("full_resolution") and not self.phantoms.full_resolution:
             raise ValueError(f"phantoms.full_resolution must be true for {self.task}, got false")
         if self.schedule and (self.schedule.steps, self.schedule.precision) != (self.steps, self.precision):

@@ -131,6 +131,13 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path):
         ({"acquisitions": 0}, "acquisitions must be at least 1, got 0"),
         ({"task": "adc-translation", "acquisitions": 2}, "acquisitions must be 1 for adc-translation"),
         ({"phantoms": to_json(PhantomSplit(SPACING_MM, *GROUPS, False))}, "full_resolution must be true"),
+        *(
+            ({"phantoms": to_json(replace(PhantomSplit(SPACING_MM, *GROUPS), test=Phantoms(first, 2)))}, message)
+            for first, message in (
+                (GROUPS[0].first_seed, "phantoms of train and test must be of different seeds: a phantom is a patient"),
+                (GROUPS[1].first_seed, "phantoms of validation and test must be of different seeds"),
+            )
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_what_is_wrong(tmp_path, changes, message):
