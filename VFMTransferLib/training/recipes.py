@@ -12,6 +12,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from safetensors.numpy import save_file
 
 from ..bundles.bundle import Bundle, check_name, require_replaceable
@@ -189,7 +190,10 @@ class Recipe:
         )
 
     def _measured(self, found: Mapping[str, Any]) -> list[str]:
-        """Table of cases and their mean, each value before that of the naive baseline, and notes on it."""
+        """Table of cases and their mean, each value before that of the naive baseline, and notes on it.
+
+        The means of a measure that some cases lack are over those that have it of both, which the table states.
+        """
         task, naive = TASKS[self.task], found.get("trivial", {})
         names = [name for name in task.card_measures if any(name in values for values in found["cases"].values())]
 
@@ -197,10 +201,19 @@ class Recipe:
             cells = (f"{one[name]:.4g}" if name in one else "" for name in names for one in values)
             return f"| {' | '.join([case, *cells])} |"
 
+        def means(name: str) -> list[str]:
+            sides = [
+                {case: values[name] for case, values in side.items() if name in values}
+                for side in (found["cases"], naive.get("cases", {}))
+            ]
+            known = [case for case in found["cases"] if all(case in side for side in sides if side)]
+            of = "" if len(known) == len(found["cases"]) else f" ({len(known)} of {len(found['cases'])})"
+            return [f"{np.mean([side[case] for case in known]):.4g}{of}" if side and known else "" for side in sides]
+
         table = [f"| {' | '.join(['case', *(f'{name}: network | naive' for name in names)])} |"]
         table += ["|" + "---|" * (1 + 2 * len(names))]
         table += [row(case, values, naive.get("cases", {}).get(case, {})) for case, values in found["cases"].items()]
-        table += [row("mean", found["cohort"], naive.get("cohort", {}))]
+        table += [f"| {' | '.join(['mean', *(cell for name in names for cell in means(name))])} |"]
         notes = [f"Primary: {task.metric}, {'higher' if task.higher_is_better else 'lower'} is better."]
         if "what" in naive:
             notes.append(f"Naive baseline: {naive['what']}.")

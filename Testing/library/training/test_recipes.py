@@ -257,6 +257,26 @@ def test_a_card_states_the_steps_that_a_training_took(tmp_path, steps, words):
     assert words in a_recipe().card(make_bundle(tmp_path / "b", training=training))
 
 
+def test_a_cards_means_are_over_the_cases_that_network_and_baseline_have(tmp_path):
+    found = {
+        "a": {"dice": 0.8, "hd95_mm": 4.0},
+        "b": {"dice": 0.0},  # where nothing is marked no distance is defined
+        "c": {"dice": 0.7, "hd95_mm": 6.0},
+    }
+    naive = {case: {"dice": 0.5, "hd95_mm": distance} for case, distance in (("a", 10.0), ("b", 40.0), ("c", 12.0))}
+    trivial = {"what": "the mean shape", "cohort": {"dice": 0.5, "hd95_mm": 20.7}, "cases": naive}
+    metrics = {"test": {"cohort": {"dice": 0.5, "hd95_mm": 5.0}, "cases": found, "trivial": trivial}}
+    training = {"start": "scratch", "data": "three cases"}
+    bundle = replace(make_bundle(tmp_path / "b", training=training), metrics=metrics)
+    recipe = a_recipe("anatomy-segmentation")
+    card = recipe.card(bundle)
+    assert "| b | 0 | 0.5 |  | 40 |" in card
+    assert "| mean | 0.5 | 0.5 | 5 (2 of 3) | 11 (2 of 3) |" in card
+    without = {"what": "none: it needs three cases that train"}
+    card = recipe.card(replace(bundle, metrics={"test": {**metrics["test"], "trivial": without}}))
+    assert "| mean | 0.5 |  | 5 (2 of 3) |  |" in card
+
+
 def test_an_arm_takes_the_place_of_nothing_but_a_bundle(cases, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "finetune", None)  # a call would be another error
     (tmp_path / "tiny-scratch").mkdir()
