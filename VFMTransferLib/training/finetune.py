@@ -6,6 +6,7 @@ shows both the same samples of the same cases at the same learning rate.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,7 +38,7 @@ from .augmentation import Augmentation
 from .cases import LabeledDataset, LazyCase, LazyCases, Split
 from .distributed import DistributedContext
 from .loop import BUNDLE_VERSION, CHECKPOINT, Run, Schedule, choose_case, draw_samples, run_identity, run_record
-from .prepared import PreparedSamples, prepared_samples
+from .prepared import PreparedSamples, case_identity, prepared_samples
 from .samples import CaseSamples, prepare_labeled, samples_of
 
 SCORE = "score"  # the task's primary measure in a run's history
@@ -193,7 +194,7 @@ def finetune(
     `config.phantom_share` of the samples. With `prepared`, a folder that may be shared by many runs, the cases that
     train are prepared on disk, each once and when it is first shown; `ahead` threads draw the samples of the next
     steps. What is learned is the same either way. `data` states in JSON what decides the cases beside their names, as
-    the masks; a checkpoint that states other data is refused.
+    the masks; a checkpoint that states other data is refused. Of cases in memory it is by default a checksum of them.
 
     Raises:
         DatasetError: A case is missing or lacks what its task needs, one that tests is among those that the
@@ -217,6 +218,9 @@ def finetune(
         )
     context = context or DistributedContext()
     require_batch(config, context)
+    if data is None and isinstance(dataset.cases, dict):
+        decide = (case_identity(dataset.cases[name]) for name in (*config.split.train, *config.split.validation))
+        data = {"cases": hashlib.sha256(" ".join(decide).encode()).hexdigest()}
     training: list[CaseSamples | PreparedSamples]
     if prepared is None:
         training = [samples_of(case, config.model) for case in dataset.select(config.split.train)]

@@ -13,7 +13,7 @@ from torch import Generator
 from training_cases import tiny_config, tiny_dataset, tiny_labeled_case, tiny_spec
 
 from VFMTransferLib.core.errors import CheckpointError, DatasetError
-from VFMTransferLib.core.terms import Arm
+from VFMTransferLib.core.terms import Arm, Sequence
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.weights import encoder_parameters, encoder_weights
 from VFMTransferLib.tasks import Scores, score_case, score_results
@@ -183,6 +183,21 @@ def test_a_checkpoint_of_the_other_arm_is_refused(tmp_path, an_encoder):
     finetune(tiny_config(), tiny_dataset(), tmp_path)
     with pytest.raises(CheckpointError, match="is of another"):
         finetune(tiny_config(), tiny_dataset(), tmp_path, init=an_encoder)
+
+
+@pytest.mark.parametrize("name", ["case-1", "case-2"])
+def test_a_training_does_not_go_on_with_other_cases_of_the_same_names(tmp_path, name):
+    dataset = tiny_dataset()
+    finetune(tiny_config(), dataset, tmp_path)
+    case = dataset.cases[name]
+    t2w = case.case[Sequence.T2W]
+    other = replace(case, case=replace(case.case, volumes={Sequence.T2W: t2w.with_array(t2w.array + 1)}))
+    changed = replace(dataset, cases={**dataset.cases, name: other})
+    if name in tiny_config().split.test:
+        finetune(tiny_config(), changed, tmp_path)  # what tests decides nothing
+        return
+    with pytest.raises(CheckpointError, match="with these data, but is of one with other cases"):
+        finetune(tiny_config(), changed, tmp_path)
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
