@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -95,8 +96,7 @@ def run_finetune(args: argparse.Namespace) -> None:
     is_folder = is_of_a_folder(args)
     if is_folder:
         refuse_stated(args, "--data FOLDER, of which a fifth validates", "phantoms", "validation")
-        if args.gland is not None:
-            require_masks(Path(args.data), args.gland)
+        note_missing_masks(Path(args.data), args.gland or str(_DEFAULTS["gland"]), is_stated=args.gland is not None)
     else:
         refuse_stated(args, f"--data {PHANTOMS}", "gland")
     add_defaults(args)
@@ -274,15 +274,25 @@ def refuse_stated(args: argparse.Namespace, beside: str, *names: str) -> None:
             args.parser.error(f"--{name} has no effect beside {beside}; leave it out")
 
 
-def require_masks(data: Path, stem: str) -> None:
-    """Raise DatasetError where no case has a mask of this name, which tasks that can do without would not miss."""
+def note_missing_masks(data: Path, stem: str, *, is_stated: bool) -> None:
+    """State how many cases lack a mask of this name, which tasks that can do without would not miss.
+
+    Raises DatasetError where the name is stated and no case has such a mask.
+    """
     from ..io.images import WRITTEN_SUFFIXES
     from ..training.cases import case_folders
 
-    files = (path / f"{stem}{suffix}" for _, path in case_folders(data) for suffix in WRITTEN_SUFFIXES)
-    if not any(file.is_file() for file in files):
+    cases = [path for _, path in case_folders(data)]
+    lacking = [path for path in cases if not any((path / f"{stem}{end}").is_file() for end in WRITTEN_SUFFIXES)]
+    if is_stated and len(lacking) == len(cases):
         raise DatasetError(
             f"The masks of the prostate must be named by --gland, but no case has '{stem}'. Name others."
+        )
+    if 0 < len(lacking) < len(cases):
+        print(
+            f"Note: {len(lacking)} of {len(cases)} cases have no mask '{stem}'. Where the task can do without, they "
+            "are centered on the image, and not on the prostate as the others are.",
+            file=sys.stderr,
         )
 
 

@@ -146,6 +146,20 @@ def test_a_stopped_arm_goes_on_and_becomes_the_same_bundle(tmp_path):
     assert all("score" in point for point in run.history)
 
 
+def test_cases_that_lack_the_mask_that_others_have_are_counted(tmp_path, capsys):
+    for seed, stems in enumerate((("gland",), ("gland",), ())):
+        write_case(tmp_path / f"p{seed}", seed, *stems)
+    words = ["finetune", "super-resolution", "--data", str(tmp_path), "-o", "x"]
+    with pytest.raises(SystemExit):
+        main(words)  # gets as far as the encoder, which is missing
+    assert "Note: 1 of 3 cases have no mask 'gland'. Where the task can do without" in capsys.readouterr().err
+    for number in (0, 1):
+        (tmp_path / f"p{number}" / "gland.nii.gz").unlink()
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "no mask" not in capsys.readouterr().err  # all are alike
+
+
 def test_a_name_of_masks_that_no_case_has_is_refused(tmp_path, capsys):
     (tmp_path / "elsewhere").mkdir()
     write_case(tmp_path / "elsewhere" / "p0", 0, "gland")
