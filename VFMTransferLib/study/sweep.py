@@ -133,8 +133,12 @@ class Sweep:
         wanted = self._measured_as_named(result) & set(self.config.real_of(result.key.task))
         if set(result.real_cases) <= wanted:
             return result
-        kept = tuple(row for row in result.metrics if row.data != "real" or row.case in wanted)
-        return replace(result, metrics=kept, real_cases=tuple(name for name in result.real_cases if name in wanted))
+        return replace(
+            result,
+            real_cases=tuple(name for name in result.real_cases if name in wanted),
+            metrics=tuple(row for row in result.metrics if row.data != "real" or row.case in wanted),
+            candidates=tuple(row for row in result.candidates if row.data != "real" or row.case in wanted),
+        )
 
     def _measured_as_named(self, result: RunResult) -> set[str]:
         """The real cases whose measures are by the masks that the configuration names."""

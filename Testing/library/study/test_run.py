@@ -39,7 +39,15 @@ from VFMTransferLib.study.forecast import EstimateRow
 from VFMTransferLib.study.run import TrainedStudy, run_one, trained_run, training_config
 from VFMTransferLib.study.summary import summarize
 from VFMTransferLib.study.sweep import Sweep
-from VFMTransferLib.study.tables import collect_tables, read_result, read_rows, read_tables, results_in, write_result
+from VFMTransferLib.study.tables import (
+    CandidateRow,
+    collect_tables,
+    read_result,
+    read_rows,
+    read_tables,
+    results_in,
+    write_result,
+)
 from VFMTransferLib.study.workspace import Workspace, shared_test_cases
 from VFMTransferLib.tasks import score_results
 from VFMTransferLib.tasks.base import LabeledCase
@@ -178,17 +186,20 @@ def test_a_real_case_that_is_named_no_more_leaves_the_tables(a_copy):
     sweep = prepared_sweep(a_copy, resume=True, only=FIRST)
     result = read_result(sweep.workspace, SCRATCH)
     of_patients = [replace(result.metrics[0], data="real", case=name, value=0.5) for name in ("one", "withdrawn", "")]
+    places = [("real", "one"), ("real", "withdrawn"), ("phantom", "phantom-2000")]
     measured = replace(
         result,
         real_cases=("one", "withdrawn"),
         real_masks=sweep.config.real.masks,
         metrics=(*result.metrics, *of_patients),
+        candidates=tuple(CandidateRow(*SCRATCH.columns, data, case, 0.5, True) for data, case in places),
     )
     write_result(measured, sweep.workspace)
     sweep.collect()
-    rows = read_tables(a_copy).metrics
-    assert [row.case for row in rows if row.data == "real"] == ["one"]
-    assert len([row for row in rows if row.data == "phantom" and row.arm == "scratch"]) > 3
+    tables = read_tables(a_copy)
+    assert [row.case for row in tables.metrics if row.data == "real"] == ["one"]
+    assert len([row for row in tables.metrics if row.data == "phantom" and row.arm == "scratch"]) > 3
+    assert [row.case for row in tables.candidates] == ["one", "phantom-2000"]
 
 
 def test_a_real_case_is_measured_again_where_another_mask_is_its_truth(a_copy, tmp_path):
