@@ -8,6 +8,9 @@ from typing import Any
 
 import yaml
 
+from VFMTransferLib.io import read_volume
+from VFMTransferLib.io.images import write_volume
+from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.study.sweep import Sweep, open_sweep
 
 PROFOUND = {
@@ -67,6 +70,24 @@ def write_config(folder: Path, document: dict[str, Any]) -> Path:
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return path
+
+
+def write_real_cases(folder: Path, *names: str) -> Path:
+    """A folder of "real" cases with T2w and gland, which are phantoms of another spacing."""
+    for seed, name in enumerate(names, start=3000):
+        phantom = make_phantom(seed, t2w_spacing_mm=(2.5, 3.0, 4.0))
+        (folder / name).mkdir(parents=True)
+        write_volume(phantom.case["t2w"], folder / name / "t2w.nii.gz")
+        write_volume(phantom.gland, folder / name / "gland.nii.gz")
+    return folder
+
+
+def halve_mask(path: Path) -> None:
+    """Correct a mask: one half of it is no prostate."""
+    mask = read_volume(path)
+    half = mask.array.copy()
+    half[..., : half.shape[-1] // 2] = 0
+    write_volume(mask.with_array(half), path)
 
 
 def prepared_sweep(*args: Any, **options: Any) -> Sweep:

@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +88,15 @@ def run_study(args: argparse.Namespace) -> None:
     opened = open_sweep(
         args.output, args.config, real=args.real, resume=args.resume, only=only or None, networks=args.networks
     )
-    with opened as sweep, shown_progress(sweep) as observer:
+    with ExitStack() as stack:
+        sweep = stack.enter_context(opened)
+        if changed := sweep.changed_cases():
+            print(
+                f"The files of real cases have changed: {', '.join(changed)}. Runs that were measured on them are "
+                "measured again, and those that they train are trained again.",
+                file=sys.stderr,
+            )
+        observer = stack.enter_context(shown_progress(sweep))
         failures = run_sweep(sweep, scheduler=args.scheduler, count=count, observer=observer)
     print("\n".join([*sweep.notes, str(args.output)]))
     if failures:

@@ -35,6 +35,7 @@ from ..phantom import VERSION
 from ..tasks import TASKS, Scores, score_results
 from ..tasks.base import LabeledCase, Method
 from ..tasks.training import Objective
+from ..training.cases import Split
 from ..training.finetune import (
     FinetuneConfig,
     Initialization,
@@ -53,6 +54,7 @@ from .tables import CandidateRow, CurveRow, DistanceRow, MetricRow, RunResult, R
 from .workspace import Workspace, phantoms_of_pretraining, real_cases, run_cases, shared_test_cases, split_of_run
 
 _STAMP = "config.sha256"
+_CASES = "cases.sha256"  # beside it, where real cases train
 _DIVERGED = "diverged.txt"
 SCORE = "score"  # the primary measure in a training's history
 # Stochastic depth draws from the process's own random state, so that a process trains one network at a time.
@@ -144,6 +146,7 @@ def _train_and_measure(
     """A training or a baseline: its results on the test phantoms and, apart from them, on real cases."""
     task, is_measured_only = run.task, networks is not None and run.is_trained
     cases = run_cases(run, config, workspace, report, only_test=is_measured_only)
+    real_sha256 = _real_sha256s(run, config, workspace, cases.split)  # before they are read: a later change is noticed
     test, real = cases.select(cases.split.test), [] if run.labelled_cases else real_cases(config, task, workspace)
     training: Run | None = None
     distances: list[DistanceRow] = []
@@ -189,7 +192,17 @@ def _train_and_measure(
         curve,
         tuple(distances),
         tuple(found for each, data in measured for found in _candidate_rows(run, each, data)),
+        real_sha256,
     )
+
+
+def _real_sha256s(run: RunKey, config: StudyConfig, workspace: Workspace, split: Split) -> dict[str, str]:
+    """The checksum of each real case that trains or tests a run of a split."""
+    if run.trained_on == REAL:
+        names: Iterable[str] = (*split.train, *split.test)
+    else:
+        names = () if run.labelled_cases or workspace.real is None else config.real_of(run.task)
+    return {name: workspace.real_sha256(name) for name in names}
 
 
 def _results_by(method: Method, cases: Iterable[LabeledCase]) -> Iterator[tuple[Result, LabeledCase]]:
@@ -248,20 +261,20 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
 
     Of several rates all are trained, and the training whose validation score is best at its end is returned, the first
     of equally good ones; rates that diverge are left out, and it is a DivergedError where all do. One that is finished
-    is read as it is, since its settings and the library's version are stamped. A checkpoint of other settings is
-    removed; one that is damaged is a CheckpointError and kept, since it may be the work of days. If another version of
-    the library trained in this workspace, it is an OutputError.
+    is read as it is, since its settings and the library's version are stamped. A checkpoint of other settings, or of
+    real cases whose files have changed since, is removed; one that is damaged is a CheckpointError and kept, since it
+    may be the work of days. If another version of the library trained in this workspace, it is an OutputError.
     """
     workspace.require_library()
     settings = training_configs(run, config)
     if len(settings) == 1:
         return _trained(settings[0], run, config, workspace, run.name, on_progress)
     trainings: dict[str, Run] = {}
-    diverged = ""
+    diverged, trained_on = "", _training_cases(run, config, workspace)
     for number, (one, name) in enumerate(zip(settings, _training_names(run, settings), strict=True), start=1):
         report = None if on_progress is None else _part_of(on_progress, number, len(settings))
         mark = workspace.training(name) / _DIVERGED
-        _require_stamp(mark.parent, run_sha256(run, config))
+        _require_stamp(mark.parent, run_sha256(run, config), trained_on)
         if not mark.is_file():
             try:
                 trainings[name] = _trained(one, run, config, workspace, name, report)
@@ -321,7 +334,7 @@ def _trained(
 ) -> Run:
     """A run's training by some settings, in the workspace under a name."""
     folder = workspace.training(name)
-    _require_stamp(folder, run_sha256(run, config))
+    _require_stamp(folder, run_sha256(run, config), _training_cases(run, config, workspace))
     path = folder / CHECKPOINT
     document = read_checkpoint(path) if path.exists() else {}
     if document.get("finished", document.get("step") == settings.schedule.steps):
@@ -356,12 +369,24 @@ def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: On
     return RunResult(run, sha256, seconds=bundle.training["seconds"])
 
 
-def _require_stamp(folder: Path, sha256: str) -> None:
-    """Empty a training's folder that is of other settings."""
-    stamp = folder / _STAMP
-    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != sha256:
+def _training_cases(run: RunKey, config: StudyConfig, workspace: Workspace) -> str:
+    """What identifies the files of the real cases that train a run; empty where none does, or they are not at hand, as
+    of a finished training that another study measures.
+    """
+    if run.trained_on != REAL or workspace.real is None:
+        return ""
+    return "\n".join(f"{workspace.real_sha256(name)}  {name}" for name in split_of_run(run, config).train)
+
+
+def _require_stamp(folder: Path, sha256: str, cases: str = "") -> None:
+    """Empty a training's folder that is of other settings, or of other files of the real cases that train it."""
+    stamp, of_cases = folder / _STAMP, folder / _CASES
+    is_of_others = bool(cases) and of_cases.is_file() and of_cases.read_text(encoding="utf-8") != cases
+    if is_of_others or not stamp.is_file() or stamp.read_text(encoding="utf-8") != sha256:
         shutil.rmtree(folder, ignore_errors=True)
         write_file(stamp, sha256)
+    if cases and not of_cases.is_file():  # former trainings did not state them
+        write_file(of_cases, cases)
 
 
 def training_configs(run: RunKey, config: StudyConfig) -> tuple[FinetuneConfig, ...]:

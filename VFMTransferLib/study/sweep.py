@@ -10,10 +10,10 @@ import json
 import math
 import queue
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -112,7 +112,8 @@ class Sweep:
         return tuple(notes)
 
     def pending(self) -> list[RunKey]:
-        """The wanted runs without a result of their present settings and of all real cases at hand, in their order.
+        """The wanted runs without a result of their present settings and of all real cases at hand, as their files are
+        now, in their order.
 
         Of the pretrainings that runs start from, those that one of these needs.
         """
@@ -121,16 +122,22 @@ class Sweep:
         unneeded = {run.needs for run in self.runs} - {run.needs for run in left}
         return [run for run in left if run not in unneeded]
 
+    def changed_cases(self) -> tuple[str, ...]:
+        """The real cases whose files have changed since wanted runs were measured or trained on them."""
+        results = filter(None, (read_result(self.workspace, run) for run in self.runs))
+        current = (result for result in results if result.config_sha256 == self._sha256s[result.key])
+        return tuple(sorted({name for result in current for name in self._changed_since(result)}))
+
     def collect(self) -> None:
         """Write the tables of all runs that are done with their present settings, wanted now or before."""
         results = filter(None, (self._result(run) for run in planned_runs(self.config)))
         write_tables(collect_tables(map(self._without_dropped, results)), self.workspace.folder)
 
     def _without_dropped(self, result: RunResult) -> RunResult:
-        """Without what was measured on real cases, or by masks, that the configuration no longer names, and statistics
-        over them.
+        """Without what was measured on real cases, or by masks, that the configuration no longer names, or on files
+        that have changed since, and statistics over them.
         """
-        wanted = self._measured_as_named(result) & set(self.config.real_of(result.key.task))
+        wanted = self._still_measured(result) & set(self.config.real_of(result.key.task))
         if set(result.real_cases) <= wanted:
             return result
         return replace(
@@ -140,10 +147,26 @@ class Sweep:
             candidates=tuple(row for row in result.candidates if row.data != "real" or row.case in wanted),
         )
 
-    def _measured_as_named(self, result: RunResult) -> set[str]:
-        """The real cases whose measures are by the masks that the configuration names."""
+    def _still_measured(self, result: RunResult) -> set[str]:
+        """The real cases whose measures are by the masks that the configuration names, and of the files at hand."""
         real = self.config.real
-        return set(result.real_cases) if real is not None and result.real_masks == real.masks else set()
+        if real is None or result.real_masks != real.masks:
+            return set()
+        return set(result.real_cases) - self._changed_since(result)
+
+    def _changed_since(self, result: RunResult) -> set[str]:
+        """The real cases of a result whose files have changed since, where both are known; of those that it was only
+        measured on, those that the configuration still names.
+        """
+        if self.workspace.real is None:
+            return set()
+        is_named = set(result.real_sha256 if result.key.trained_on == REAL else self.config.real_of(result.key.task))
+        known = {name: sha256 for name, sha256 in result.real_sha256.items() if name in is_named}
+        return {name for name, sha256 in known.items() if self._real_sha256(name) != sha256}
+
+    @cached_property
+    def _real_sha256(self) -> Callable[[str], str]:
+        return cache(self.workspace.real_sha256)  # tables are written after each run, and cases may be large
 
     def _is_done(self, run: RunKey) -> bool:
         result = self._result(run)
@@ -153,11 +176,14 @@ class Sweep:
             return self.workspace.pretrained(run.label).is_dir()
         is_tested = self.workspace.real is not None and not run.labelled_cases
         wanted = self.config.real_of(run.task) if is_tested else ()
-        return set(wanted) <= self._measured_as_named(result)
+        return set(wanted) <= self._still_measured(result)
 
     def _result(self, run: RunKey) -> RunResult | None:
+        """The result of a run's present settings; of one that real cases train, and of their present files."""
         result = read_result(self.workspace, run)
-        return result if result is not None and result.config_sha256 == self._sha256s[run] else None
+        if result is None or result.config_sha256 != self._sha256s[run]:
+            return None
+        return None if run.trained_on == REAL and self._changed_since(result) else result
 
     @cached_property
     def _sha256s(self) -> dict[RunKey, str]:

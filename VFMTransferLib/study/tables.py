@@ -10,7 +10,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
@@ -316,7 +316,8 @@ class RunResult:
     """A run that is done: the real cases it was measured on, by which masks, training time on the device, and its rows
     of the tables.
 
-    A pretraining has no rows.
+    A pretraining has no rows. `real_sha256` has the checksum of each real case's files (`Workspace.real_sha256`) when
+    the run was measured or trained on it; former results, and those restored from tables, do not state it.
     """
 
     key: RunKey
@@ -329,6 +330,7 @@ class RunResult:
     curves: tuple[CurveRow, ...] = ()
     distances: tuple[DistanceRow, ...] = ()
     candidates: tuple[CandidateRow, ...] = ()
+    real_sha256: dict[str, str] = field(default_factory=dict)
 
 
 def write_result(result: RunResult, workspace: Workspace) -> None:
@@ -358,6 +360,7 @@ def read_result(workspace: Workspace, run: RunKey) -> RunResult | None:
             tuple(_row(CurveRow, values) for values in document["curves"]),
             tuple(_row(DistanceRow, values) for values in document["distances"]),
             tuple(_row(CandidateRow, values) for values in document.get("candidates", ())),  # nor these
+            dict(document.get("real_sha256", {})),
         )
     except FileNotFoundError:
         return None

@@ -36,7 +36,7 @@ from ..core.terms import OnProgress, phantom_name
 from ..phantom import Phantom, PhantomGroups, PhantomStore
 from ..tasks import TASKS
 from ..tasks.base import LabeledCase, MaskNames
-from ..training.cases import LabeledDataset, LazyCase, LazyCases, Split, file_facts, read_labeled
+from ..training.cases import LabeledDataset, LazyCase, LazyCases, Split, folder_checksum, read_labeled
 from .config import REAL, RunKey, StudyConfig
 
 # Of `LazyCases`: a text that changes with what decides a case, and what reads it.
@@ -79,6 +79,22 @@ class Workspace:
     def pretrained(self, label: str) -> Path:
         """The bundle of a pretraining, by `RunKey.label`."""
         return self.work / "pretrained" / label
+
+    def real_sha256(self, name: str) -> str:
+        """A checksum of the names and bytes of a real case's files, so that a corrected mask or image is noticed.
+
+        Raises:
+            DatasetError: There is no folder of real cases, or a file cannot be read.
+        """
+        if self.real is None:
+            raise DatasetError(f"The real case '{name}' needs the folder of real cases. Name it with --real.")
+        try:
+            return folder_checksum(self.real, [name])
+        except OSError as error:
+            raise DatasetError(
+                f"The files of the real case '{name}' must be readable, but one is not: {error.strerror}. "
+                "Restore it, or take the case out of the configuration."
+            ) from error
 
     @contextmanager
     def locked(self) -> Iterator[str]:
@@ -188,7 +204,7 @@ def run_cases(
         if workspace.real is None:
             raise DatasetError(f"The run '{run.title}' needs the folder of real cases. Name it with --real.")
         for folder in (workspace.real / name for name in (*split.train, *split.test)):
-            identity = f"{run.task} {config.real} {config.around_gland_mm} {file_facts(folder)}"
+            identity = f"{run.task} {config.real} {config.around_gland_mm} {workspace.real_sha256(folder.name)}"
             real[folder.name] = (identity, partial(_real_case, config, run.task, folder))
     return _phantom_cases(config, run.task, workspace, split, real, on_progress)
 

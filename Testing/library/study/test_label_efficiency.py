@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_sweeps import PROFOUND, a_document, prepared_sweep, write_config
+import torch
+from small_sweeps import PROFOUND, a_document, halve_mask, prepared_sweep, write_config, write_real_cases
 
 from VFMTransferLib.core.errors import ConfigError, DatasetError
-from VFMTransferLib.io.images import write_volume
 from VFMTransferLib.metrics.classification import auroc
 from VFMTransferLib.metrics.detection import Candidate, average_precision
-from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.config import CONFIG, PHANTOMS, REAL, RunKey, planned_runs, read_config
 from VFMTransferLib.study.forecast import read_finished_study
 from VFMTransferLib.study.intervals import Means, mean_over_cases
 from VFMTransferLib.study.label_efficiency import EFFICIENCY, EfficiencyRow, label_efficiency, replaced_cases
-from VFMTransferLib.study.run import run_one, run_sha256
+from VFMTransferLib.study.run import run_one, run_sha256, trained_run
 from VFMTransferLib.study.summary import AREA, LESIONS, PRECISION, SAID, TRUE, summarize
+from VFMTransferLib.study.sweep import Sweep
 from VFMTransferLib.study.tables import (
     CANDIDATES,
     SPLIT,
@@ -31,11 +31,13 @@ from VFMTransferLib.study.tables import (
     MetricRow,
     RunRow,
     StudyTables,
+    read_result,
     read_rows,
     read_tables,
     write_tables,
 )
 from VFMTransferLib.study.workspace import run_cases, split_of_run
+from VFMTransferLib.training.loop import CHECKPOINT
 
 SHIPPED = Path(__file__).parents[3] / "Resources" / "Study" / "label-efficiency"
 TASK = "anatomy-segmentation"
@@ -66,14 +68,8 @@ def few_labels(**changes):
 
 @pytest.fixture(scope="module")
 def real_folder(tmp_path_factory) -> Path:
-    """Three "real" cases on disk; they are phantoms of another spacing."""
-    folder = tmp_path_factory.mktemp("real")
-    for seed, name in enumerate(REAL_NAMES, start=3000):
-        phantom = make_phantom(seed, t2w_spacing_mm=(2.5, 3.0, 4.0))
-        (folder / name).mkdir()
-        write_volume(phantom.case["t2w"], folder / name / "t2w.nii.gz")
-        write_volume(phantom.gland, folder / name / "gland.nii.gz")
-    return folder
+    """Three "real" cases on disk."""
+    return write_real_cases(tmp_path_factory.mktemp("real"), *REAL_NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +118,72 @@ def test_each_real_case_is_left_out_by_one_seed(tmp_path):
         assert not set(split.train) & set(split.test)
         assert set(split.train) | set(split.test) == set(REAL_NAMES)
         assert split.validation == ("phantom-1000",)
+
+
+def test_a_corrected_mask_repeats_the_runs_that_it_trains_or_tests_and_no_others(done, real_folder, tmp_path):
+    study, real = shutil.copytree(done, tmp_path / "study"), shutil.copytree(real_folder, tmp_path / "real")
+    in_sizes = {"labelled_cases": ["2"]}
+    assert prepared_sweep(study, real=real, resume=True, only=in_sizes).pending() == []  # elsewhere, but the same files
+    halve_mask(real / "a" / "gland.nii.gz")
+    assert prepared_sweep(study, resume=True, only=in_sizes).pending() == []  # no files are at hand
+    sweep = prepared_sweep(study, real=real, resume=True, only=in_sizes)
+    assert sweep.changed_cases() == ("a",)
+    assert set(sweep.pending()) == {run for run in sweep.runs if run.trained_on == REAL}  # the folds train or test `a`
+    sweep.collect()
+    assert {run.trained_on for run in read_tables(study).runs if run.labelled_cases} == {PHANTOMS}
+
+    scratch = [run for run in sweep.pending() if run.arm == "scratch"]
+    tests_it, trained_by_it = (
+        next(run for run in scratch if (name in split_of_run(run, sweep.config).test) == is_test)
+        for name, is_test in (("a", True), ("a", False))
+    )
+    before = {run: read_result(sweep.workspace, run) for run in (tests_it, trained_by_it)}
+    weights = {run: trained_weights(sweep, run) for run in before}
+    for run in before:
+        run_one(run, sweep.config, sweep.workspace)
+        assert run not in sweep.pending()
+    measured_again, trained_again = (read_result(sweep.workspace, run) for run in before)
+    assert measured_again.row.device_seconds == before[tests_it].row.device_seconds
+    assert torch.equal(trained_weights(sweep, tests_it), weights[tests_it])
+    assert not torch.equal(trained_weights(sweep, trained_by_it), weights[trained_by_it])
+    assert trained_again.real_sha256["a"] == measured_again.real_sha256["a"] != before[tests_it].real_sha256["a"]
+
+
+def trained_weights(sweep: Sweep, run: RunKey) -> torch.Tensor:
+    """All weights of a finished training, as they lie in its folder."""
+    average = torch.load(sweep.workspace.training(run.name) / CHECKPOINT, weights_only=True)["average"]
+    return torch.cat([tensor.flatten().float() for tensor in average.values()])
+
+
+def test_a_training_that_was_stopped_starts_again_where_a_case_that_trains_it_has_changed(done, real_folder, tmp_path):
+    study, real = shutil.copytree(done, tmp_path / "study"), shutil.copytree(real_folder, tmp_path / "real")
+    sweep = prepared_sweep(study, real=real, resume=True)
+    run = next(run for run in sweep.runs if run.trained_on == REAL and "a" in split_of_run(run, sweep.config).train)
+    kept = sweep.workspace.training(run.name) / "kept"  # a folder that is emptied loses it
+    kept.write_text("of the same files", encoding="utf-8")
+    trained_run(run, sweep.config, sweep.workspace)
+    assert kept.is_file()
+    halve_mask(real / "a" / "gland.nii.gz")
+    trained_run(run, sweep.config, sweep.workspace)
+    assert not kept.exists()
+
+
+def test_former_trainings_on_real_cases_are_kept(done, real_folder, tmp_path):
+    """They did not state which files the cases had."""
+    study, real = shutil.copytree(done, tmp_path / "study"), shutil.copytree(real_folder, tmp_path / "real")
+    for path in (study / "work" / "results").glob("*.json"):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        del document["real_sha256"]
+        path.write_text(json.dumps(document), encoding="utf-8")
+    for path in (study / "work" / "cells").glob("*/cases.sha256"):
+        path.unlink()
+    halve_mask(real / "a" / "gland.nii.gz")
+    sweep = prepared_sweep(study, real=real, resume=True, only={"labelled_cases": ["2"]})
+    assert (sweep.pending(), sweep.changed_cases()) == ([], ())
+    run = next(run for run in sweep.runs if run.trained_on == REAL)
+    before = trained_weights(sweep, run)
+    trained_run(run, sweep.config, sweep.workspace)
+    assert torch.equal(trained_weights(sweep, run), before)
 
 
 def test_the_tables_keep_sizes_apart_from_the_rest_of_the_study(done):

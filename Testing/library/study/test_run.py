@@ -14,10 +14,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from small_sweeps import PROFOUND, a_document, prepared_sweep, write_config
+from small_sweeps import PROFOUND, a_document, halve_mask, prepared_sweep, write_config, write_real_cases
 
 from VFMTransferLib.bundles.bundle import read_bundle
 from VFMTransferLib.bundles.weights import bundle_encoder_weights
+from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import (
     CheckpointError,
     ConfigError,
@@ -220,6 +221,71 @@ def test_a_real_case_is_measured_again_where_another_mask_is_its_truth(a_copy, t
     assert SCRATCH in resumed.pending()
     resumed.collect()
     assert not [row for row in read_tables(a_copy).metrics if row.data == "real"]
+
+
+def test_a_real_case_is_measured_again_where_its_mask_was_corrected(a_copy, tmp_path, monkeypatch, capsys):
+    real, only = write_real_cases(tmp_path / "real", "one"), {**FIRST, "encoder": ["profound", "mean-shape"]}
+
+    def opened() -> Sweep:
+        return prepared_sweep(a_copy, real=real, resume=True, only=only)
+
+    def measured() -> dict[str, float]:
+        return {row.arm: row.value for row in read_tables(a_copy).metrics if (row.case, row.metric) == ("one", "dice")}
+
+    sweep = opened()
+    of_the_case = set(sweep.pending())
+    assert {run.task for run in of_the_case} == {"anatomy-segmentation"}
+    finish(sweep)
+    first = measured()
+    assert first.keys() == {"trivial", "scratch", "pretrained"}
+    os.utime(real / "one" / "gland.nii.gz")  # the same content
+    (real / "one" / ".DS_Store").write_bytes(b"of a file browser")
+    assert (opened().pending(), opened().changed_cases()) == ([], ())
+
+    halve_mask(real / "one" / "gland.nii.gz")
+    assert prepared_sweep(a_copy, resume=True, only=only).pending() == []  # without --real nothing is known
+    sweep = opened()
+    assert (set(sweep.pending()), sweep.changed_cases()) == (of_the_case, ("one",))
+    sweep.collect()
+    assert measured() == {}
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep_module, "run_sweep", lambda *_, **__: {})
+        assert main(["study", "--resume", "--real", str(real), "--only", "seed=0", "-o", str(a_copy)]) == 0
+    assert "The files of real cases have changed: one. Runs that were measured" in capsys.readouterr().err
+    before = {
+        run: (sweep.workspace.training(run.name) / CHECKPOINT).stat().st_mtime_ns for run in (SCRATCH, PRETRAINED)
+    }
+    finish(sweep)
+    assert measured().keys() == first.keys()
+    assert measured()["trivial"] < first["trivial"]  # networks of four steps may reach nothing either way
+    for run, written in before.items():  # nothing was trained
+        assert (sweep.workspace.training(run.name) / CHECKPOINT).stat().st_mtime_ns == written
+    assert opened().pending() == []
+
+
+def test_former_results_without_the_files_of_real_cases_are_kept(a_copy, tmp_path):
+    real = write_real_cases(tmp_path / "real", "one")
+    sweep = prepared_sweep(a_copy, real=real, resume=True, only=FIRST)
+    result = read_result(sweep.workspace, SCRATCH)
+    write_result(replace(result, real_cases=("one",), real_masks=sweep.config.real.masks), sweep.workspace)
+    path = sweep.workspace.results / f"{SCRATCH.name}.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    del document["real_sha256"]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    halve_mask(real / "one" / "gland.nii.gz")
+    assert read_result(sweep.workspace, SCRATCH).real_sha256 == {}
+    assert SCRATCH not in sweep.pending()
+
+
+def test_files_of_a_real_case_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("VFMTransferLib.study.workspace.folder_checksum", refuse)
+    with pytest.raises(DatasetError, match="files of the real case 'one' must be readable, but one is not: Permission"):
+        Workspace(tmp_path, tmp_path).real_sha256("one")
+    with pytest.raises(DatasetError, match="'one' needs the folder of real cases"):
+        Workspace(tmp_path).real_sha256("one")
 
 
 def test_another_folder_is_not_taken(tmp_path):
