@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ PRETRAINED, PRETRAINING = "pretrained", "pretraining"
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 KEYS = ("encoder", "task", "arm", "seed", "labelled_cases", "trained_on")
 PHANTOMS, REAL = "phantoms", "real"  # what a run is trained on
+_MODULE = Limits(pattern=r"[^\W\d]\w*(\.[^\W\d]\w*)*", words="the name of a module, as my_package.tasks")
 _OLD_NAMES = {"contrast": "contrastive"}
 
 
@@ -150,6 +152,7 @@ class StudyConfig:
         measurements: How often a training is measured on the validation cases.
         around_gland_mm: Side of the square around the gland that image tasks' cases are cut to; none for whole images.
         labelled_cases: Sizes of label efficiency: so many cases train further runs of both arms.
+        plugins: Modules that register tasks and encoders of other packages; see `import_plugins`.
     """
 
     format: int
@@ -161,6 +164,7 @@ class StudyConfig:
     around_gland_mm: Annotated[float, Limits(above=0.0)] | None = None
     real: RealCases | None = None
     labelled_cases: tuple[int, ...] = ()
+    plugins: tuple[Annotated[str, _MODULE], ...] = ()
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -351,12 +355,35 @@ def _with_needs(runs: Iterable[RunKey]) -> tuple[RunKey, ...]:
     return tuple(dict.fromkeys(each for run in runs for each in (run.needs, run) if each is not None))
 
 
+def import_plugins(modules: Iterable[str], where: str = "plugins") -> None:
+    """Import the modules that register a study's tasks and encoders of other packages, each once in a process.
+
+    Raises:
+        ConfigError: A module cannot be imported; the message names it, and the configuration's key by `where`.
+    """
+    for module in modules:
+        try:
+            import_module(module)
+        except Exception as error:  # a module of others may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ConfigError(
+                f"'{where}' must name modules that can be imported, but '{module}' cannot: {reason}. "
+                "Correct it, install it, or add its folder to PYTHONPATH."
+            ) from error
+
+
 def read_config(path: Path) -> StudyConfig:
-    """Read a study's configuration; ConfigError names file and key of what cannot be."""
+    """Read a study's configuration; ConfigError names file and key of what cannot be.
+
+    Its plug-ins are imported first, so that their tasks and encoders are known.
+    """
     import yaml  # of the extra `study`
 
     try:
         document = _plain_yaml(read_small(path).decode("utf-8"), path.name)
+        if isinstance(document, dict) and "plugins" in document:
+            where = f"{path.name}.plugins"
+            import_plugins(from_json(tuple[Annotated[str, _MODULE], ...], document["plugins"], where), where)
         config: StudyConfig = from_json(StudyConfig, _with_fits(document, path.name), path.name)
     except OSError as error:
         raise ConfigError(f"A study's configuration must be a file, but {path.name} cannot be read.") from error

@@ -29,8 +29,10 @@ from ..core.errors import (
 )
 from ..core.files import remove_leftovers, write_file, writing
 from ..core.terms import phantom_name
+from ..encoders import FAMILIES
 from ..inference.doctor import why_no_bfloat16
-from .config import CONFIG, REAL, RunKey, StudyConfig, planned_runs, read_config, selected_runs
+from ..tasks import TASKS
+from .config import CONFIG, REAL, RunKey, StudyConfig, import_plugins, planned_runs, read_config, selected_runs
 from .examples import remove_unshown
 from .run import TrainedStudy, precision_of, run_one, run_sha256
 from .tables import (
@@ -203,7 +205,8 @@ def open_sweep(
     """Begin a study in a new or empty folder, or open one; no other process can while the context lasts.
 
     Args:
-        config_path: Its configuration; by default that in the folder, or else the shipped one.
+        config_path: Its configuration; by default that in the folder, or else the shipped one. The plug-ins that it
+            names are imported, here and by each worker.
         real: Folder of the real cases that the configuration names.
         resume: Continue in a folder that has results. A run whose settings have changed is trained again.
         only: Column → values: the runs that are wanted; all by default.
@@ -324,8 +327,8 @@ def run_sweep(
 ) -> dict[RunKey, BaseException]:
     """Run all that are left on a cluster or so many processes of this machine; the runs that failed, and why.
 
-    ClusterError if the cluster does not answer, or does not see the study's folder; RuntimeUnavailableError if a run is
-    to be trained in bfloat16 and a machine cannot.
+    ClusterError if the cluster does not answer, does not see the study's folder, or does not know a task or an encoder;
+    RuntimeUnavailableError if a run is to be trained in bfloat16 and a machine cannot.
     """
     pending = sweep.pending()
     sweep.collect()
@@ -339,9 +342,41 @@ def run_sweep(
                     f"The worker at {address} must see the study's folder under the same path, but does not. "
                     "Choose a folder on a disk that all machines share."
                 )
+        _require_plugins(client, sweep)
         if sweep.networks is None:
             _require_bfloat16(client, pending, sweep.config)
         return run_on(client, sweep, pending, observer or Unobserved())
+
+
+def _require_plugins(client: Client, sweep: Sweep) -> None:
+    """Let each worker import the plug-ins, and require it to know all tasks and encoders: one that a script registers
+    is known in the script's own process alone.
+    """
+    names = (*sweep.config.tasks, *sweep.config.encoders)
+    for address, problem in client.run(_plugin_problem, _plugins_of(sweep.config, sweep.networks), names).items():
+        if problem:
+            raise ClusterError(f"On the worker at {address}, {problem}")
+
+
+def _plugins_of(config: StudyConfig, networks: TrainedStudy | None) -> tuple[str, ...]:
+    """The plug-ins of a study, and of the one whose networks it measures."""
+    others = () if networks is None else networks.config.plugins
+    return tuple(dict.fromkeys((*config.plugins, *others)))
+
+
+def _plugin_problem(plugins: Iterable[str], names: Iterable[str]) -> str:
+    """Why this process does not know some tasks and encoders, as the rest of a sentence; empty where it does."""
+    try:
+        import_plugins(plugins)
+    except ConfigError as error:
+        return str(error)
+    unknown = [name for name in names if name not in TASKS and name not in FAMILIES]
+    if not unknown:
+        return ""
+    return (
+        f"{', '.join(unknown)} must be registered, but {'are' if len(unknown) > 1 else 'is'} not. Name the module that "
+        "registers what is not of the library under 'plugins' in the configuration."
+    )
 
 
 def _require_bfloat16(client: Client, runs: Iterable[RunKey], config: StudyConfig) -> None:
@@ -420,6 +455,7 @@ def _run_on_worker(
 ) -> None:
     from distributed import get_worker
 
+    import_plugins(_plugins_of(config, networks))  # also on a worker that came later
     worker = get_worker()
 
     def report(line: str, share: float) -> None:

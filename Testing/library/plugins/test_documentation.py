@@ -16,11 +16,12 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").rea
 def test_the_page_shows_the_plugins_of_these_tests():
     assert BLOCKS[0] == (HERE / "bias_field_task.py").read_text(encoding="utf-8")
     assert BLOCKS[1] == (HERE / "residual_encoder.py").read_text(encoding="utf-8")
+    assert BLOCKS[2] == (HERE / "my_plugins.py").read_text(encoding="utf-8")
 
 
 def test_the_code_of_the_page_runs(tmp_path):
-    task, encoder, script = BLOCKS
-    for name, text in (("bias_field_task", task), ("residual_encoder", encoder), ("script", script)):
+    names = ("bias_field_task", "residual_encoder", "my_plugins", "script")
+    for name, text in zip(names, BLOCKS, strict=True):
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
