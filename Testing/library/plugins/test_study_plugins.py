@@ -14,7 +14,6 @@ import yaml
 from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.core.errors import ClusterError, ConfigError
-from VFMTransferLib.encoders import FAMILIES
 from VFMTransferLib.study import sweep as sweep_module
 from VFMTransferLib.study.config import planned_runs, read_config
 from VFMTransferLib.study.run import run_sha256
@@ -96,7 +95,7 @@ class OtherWorkers:
         return {"tcp://a:1": function(*args)}
 
 
-def test_a_worker_that_does_not_know_the_plugins_is_named(tmp_path, monkeypatch):
+def test_a_worker_that_does_not_know_the_plugins_is_named(tmp_path):
     sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, a_document()))
     sweep_module._require_plugins(OtherWorkers(), sweep)
     missing = replace(sweep, config=replace(sweep.config, plugins=("no_such_module",)))
@@ -104,6 +103,8 @@ def test_a_worker_that_does_not_know_the_plugins_is_named(tmp_path, monkeypatch)
         ClusterError, match=r"On the worker at tcp://a:1, 'plugins' must name modules .*'no_such_module'"
     ):
         sweep_module._require_plugins(OtherWorkers(), missing)
-    monkeypatch.delitem(FAMILIES, "provicnet")
-    with pytest.raises(ClusterError, match=r"provicnet must be registered, but is not\. Name the module .* 'plugins'"):
-        sweep_module._require_plugins(OtherWorkers(), sweep)
+    others = {f"of-others {name}": encoder for name, encoder in sweep.config.encoders.items()}
+    unknown = replace(sweep, config=replace(sweep.config, encoders=others))
+    expected = rf"{re.escape(', '.join(others))} must be registered, but .* not\. Name the module .* 'plugins'"
+    with pytest.raises(ClusterError, match=expected):
+        sweep_module._require_plugins(OtherWorkers(), unknown)
