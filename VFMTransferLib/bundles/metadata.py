@@ -62,6 +62,7 @@ def spec_from_json(document: Any, where: str = "model") -> ModelSpec:
         (grid.normalization in NORMALIZATIONS, "preprocess.normalization", f"one of {', '.join(NORMALIZATIONS)}"),
         (head.out_channels > 0, "head.out_channels", "positive"),
         (head.width >= 0, "head.width", "0 or more"),
+        (head.auxiliary_width >= 0, "head.auxiliary_width", "0 or more"),
         (min(grid.spacing_mm) > 0, "preprocess.spacing_mm", "positive"),
         (min(grid.patch) > 0, "preprocess.patch", "positive"),
         (0 <= grid.overlap < 1, "preprocess.overlap", "in 0 <= overlap < 1"),

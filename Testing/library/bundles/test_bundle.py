@@ -138,6 +138,14 @@ def test_every_network_fits_the_schema(tmp_path, name):
         (lambda d: d["vfm_transfer"]["model"]["encoder"].update(dims=[8, 12]), "model.encoder.dims"),
         (lambda d: d["vfm_transfer"]["model"]["head"].update(width=1.5), "model.head.width' must be a whole number"),
         (
+            lambda d: d["vfm_transfer"]["model"]["head"].update(auxiliary_width=-1),
+            "head.auxiliary_width' must be 0 or more, got -1",
+        ),
+        (
+            lambda d: d["vfm_transfer"]["model"]["encoder"].update(in_channels=-1),
+            "model.encoder.in_channels' must be positive, got -1",
+        ),
+        (
             lambda d: d["vfm_transfer"]["model"]["preprocess"].update(spacing_mm=[1, 1]),
             "spacing_mm' must be a list of 3",
         ),

@@ -175,6 +175,8 @@ class ProFoundFamily(EncoderFamily):
             values = getattr(encoder, field)
             if len(values) != 4 or min(values) <= 0:
                 yield field, "four positive"
+        if encoder.in_channels <= 0:
+            yield "in_channels", "positive"
 
     def batch_size(self, spec: ModelSpec) -> int:
         """A volume, or as many cases as batch normalization needs.

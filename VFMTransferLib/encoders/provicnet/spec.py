@@ -157,6 +157,8 @@ class ProViCNetFamily(EncoderFamily):
             yield "depth", "positive"
         if encoder.heads <= 0 or encoder.dim % encoder.heads:
             yield "dim", "a multiple of heads"
+        if encoder.in_channels <= 0:
+            yield "in_channels", "positive"
         if encoder.patch_px <= 0:
             yield "patch_px", "positive"
         elif encoder.image_px % encoder.patch_px:
