@@ -10,6 +10,7 @@ import vtk
 from in_slicer import PAIR, PanelTest
 
 from VFMTransferSlicer.panel import reading
+from VFMTransferSlicer.reading import blinded
 from VFMTransferSlicer.reading.readings import ReadingTable
 
 BUNDLE = "VFMTransfer.Bundle"
@@ -46,6 +47,26 @@ class ReadingTest(PanelTest):
         self.assertEqual(self._readings(), readings)
         self.assertEqual(self.ui.readingTallyLabel.text, tally)
 
+    def test_both_results_are_whole_whichever_is_left(self):
+        for first in range(2):
+            seal = next(f"{number:032x}" for number in range(99) if blinded.orderOf(f"{number:032x}")[0] == first)
+            with self.subTest(first=first), patch.object(blinded, "newSeal", lambda _chance, seal=seal: seal):
+                slicer.mrmlScene.Clear()
+                self.chooseStudy()
+                self.runBoth()
+                names = [arm.segmentation.GetName() for arm in self.logic.lastRun.arms]
+                segments = self._segments()
+                self.ui.readingStartButton.click()
+                self.settle()
+                self.assertEqual(self._segments(), segments)
+                self.ui.readingEqualButton.click()
+                self.ui.readingRevealButton.click()
+                self.settle()
+                self.assertEqual(self._segments(), segments)
+                self.assertTrue(all(map(len, segments)))
+                self.assertEqual([arm.segmentation.GetName() for arm in self.logic.lastRun.arms], names)
+                self.ui.readingStartButton.click()
+
     def test_readings_go_on_from_a_file(self):
         self.chooseStudy()
         self.runBoth()
@@ -62,6 +83,9 @@ class ReadingTest(PanelTest):
                 slicer.mrmlScene.Clear()
                 self.ui.readingResumeButton.click()
         self.assertEqual([one.side for one in self._readings()], ["left"])
+
+    def _segments(self) -> list[list[str]]:
+        return [list(arm.segmentation.GetSegmentation().GetSegmentIDs()) for arm in self.logic.lastRun.arms]
 
     def test_during_a_blinded_run_nothing_of_a_result_is_in_the_scene_or_on_the_panel(self):
         self.chooseStudy()

@@ -87,7 +87,10 @@ def renameArm(arm: ArmInScene, title: str = "", isSeen: bool = True) -> None:
         before, bracket, after = node.GetName().rpartition(f"({former}")  # the volume's own name may have one too
         name = f"{before}({new}{_NUMBERED.sub('', after) if title else after}" if bracket else after
         if name != node.GetName():
-            node.SetName(name if title else node.GetScene().GenerateUniqueName(name))
+            isFree = (
+                node.GetScene().GetFirstNodeByName(name) is None
+            )  # a name that was given once gets a number for good
+            node.SetName(name if title or isFree else node.GetScene().GenerateUniqueName(name))
     arm.title = title
     if arm.segmentation in arm.nodes and arm.segmentation.GetDisplayNode() is not None:
         arm.segmentation.GetDisplayNode().SetVisibility(isSeen)

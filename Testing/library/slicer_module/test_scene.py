@@ -338,6 +338,24 @@ def test_what_shows_a_node_stays_with_it_where_the_application_removes_it_meanwh
     assert display.GetScene() is scene
 
 
+def test_a_segmentation_that_changes_its_place_keeps_its_segments_and_how_they_are_shown(scene):
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "first")
+    node.CreateDefaultDisplayNodes()
+    names = [node.GetSegmentation().AddEmptySegment(name, name) for name in ("one", "two")]
+    node.GetDisplayNode().SetSegmentVisibility("two", False)
+    scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "second")
+
+    def as_the_application(caller: object, event: str) -> None:
+        if node.GetScene() is None:  # its items go, and their segments with them
+            node.GetSegmentation().RemoveAllSegments()
+
+    tag = scene.AddObserver(scene.NodeRemovedEvent, as_the_application)
+    placeLast(node)
+    scene.RemoveObserver(tag)
+    assert list(node.GetSegmentation().GetSegmentIDs()) == names
+    assert [node.GetDisplayNode().GetSegmentVisibility(name) for name in names] == [True, False]
+
+
 def test_no_step_holds_the_window_still_for_long(scene, tmp_path):
     grid = Geometry((384, 384, 20), (0.5, 0.5, 3.0), (1, 2, 3), T2W_GRID.direction)
     fine = Geometry((768, 768, 20), (0.25, 0.25, 3.0), (1, 2, 3), T2W_GRID.direction)

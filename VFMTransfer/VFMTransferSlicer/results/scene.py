@@ -251,11 +251,15 @@ def placeBeside(node: slicer.vtkMRMLNode, neighbor: slicer.vtkMRMLNode) -> None:
 def placeLast(node: slicer.vtkMRMLNode) -> None:
     """Put a node behind all others, as if it came now: in lists of nodes, and in its folder of the subject hierarchy.
 
-    What refers to it, as views and records do, still does, and so does it to what shows and stores it.
+    What refers to it, as views and records do, still does, and so does it to what shows and stores it. A segmentation
+    keeps its segments.
     """
     scene, parent = node.GetScene(), _parentOf(node)
     references = [*_references(node), *_referencesTo(node)]
     shown = [other for _, _, names in _references(node) for other in map(scene.GetNodeByID, names) if other is not None]
+    segmentation = node.GetSegmentation() if node.IsA("vtkMRMLSegmentationNode") else None
+    if segmentation is not None:  # the application removes segments with their items of the subject hierarchy
+        node.SetAndObserveSegmentation(slicer.vtkSegmentation())
     scene.RemoveNode(node)
     for other in shown:
         if other.GetScene() is None:  # the application removes what shows a node with it
@@ -266,6 +270,8 @@ def placeLast(node: slicer.vtkMRMLNode) -> None:
             other.SetNthNodeReferenceID(role, index, name)
     item = _placeIn(parent, node)
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene).MoveItem(item, _INVALID_ITEM)
+    if segmentation is not None:
+        node.SetAndObserveSegmentation(segmentation)
 
 
 def _references(node: slicer.vtkMRMLNode) -> Iterator[tuple[slicer.vtkMRMLNode, str, list[str]]]:
