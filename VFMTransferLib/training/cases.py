@@ -238,26 +238,29 @@ def patient_of(name: str) -> str:
     return found[1] if found else name
 
 
+def cases_of_patients(names: Iterable[str]) -> dict[str, list[str]]:
+    """Patient → names of the cases, by `patient_of`, both in the order in which they come."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(patient_of(name), []).append(name)
+    return found
+
+
 def _require_apart(parts: Mapping[str, Iterable[str]]) -> None:
     """DatasetError where a patient's cases lie in two parts of a split."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for part, names in parts.items():
-        for name in names:
-            found.setdefault(patient_of(name), {}).setdefault(part, []).append(name)
-    for of_part in found.values():
-        if len(of_part) > 1:
-            names = ", ".join(name for group in of_part.values() for name in group)
+    part_of = {name: part for part, names in parts.items() for name in names}
+    for names in cases_of_patients(part_of).values():
+        where = dict.fromkeys(part_of[name] for name in names)
+        if len(where) > 1:
             raise DatasetError(
-                f"Cases of one patient must lie in one part of the split, but {names}, by their names one patient's, "
-                f"lie in {' and '.join(of_part)}. Move them, or rename those of different patients."
+                f"Cases of one patient must lie in one part of the split, but {', '.join(names)}, by their names one "
+                f"patient's, lie in {' and '.join(where)}. Move them, or rename those of different patients."
             )
 
 
 def _drawn(names: list[str], share: float, seed: int) -> tuple[list[str], list[str]]:
     """A share of the cases drawn to validate, whole patients until it is reached: those that train, and these."""
-    of_patient: dict[str, list[str]] = {}
-    for name in names:
-        of_patient.setdefault(patient_of(name), []).append(name)
+    of_patient = cases_of_patients(names)
     if len(of_patient) < 2:
         raise DatasetError(
             f"Some patients must train and others validate, but all cases, as {', '.join(names[:2])}, are one "

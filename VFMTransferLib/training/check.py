@@ -29,7 +29,7 @@ from ..io.cases import GLAND, candidates_for, words_of
 from ..io.images import image_stem, is_image_name
 from ..tasks import find_task
 from ..tasks.base import DEFAULT_NAMES, ISUP_VALUES, ZONE_VALUES, Task
-from .cases import LABELS, case_folders, patient_of, read_classes
+from .cases import LABELS, case_folders, cases_of_patients, patient_of, read_classes
 
 Severity = Literal["error", "warning", "note"]
 # Usual ranges of prostate MRI; outside of them a number is more often wrong than rare. The limits are ours.
@@ -285,12 +285,10 @@ def _shared_patients(cases: list[CheckedCase]) -> Iterator[Finding]:
         yield Finding(
             "note", "", f"Names that are not PATIENT_STUDY: {len(plain)}. Whose cases they are was not checked."
         )
-    of_patient = defaultdict(list)
-    for case in cases:
-        of_patient[patient_of(case.name)].append(case)
-    for _, group in sorted(of_patient.items()):
-        where = sorted({case.split for case in group})
-        names = ", ".join(case.name for case in group)
+    split_of = {case.name: case.split for case in cases}
+    for _, group in sorted(cases_of_patients(split_of).items()):
+        where = sorted({split_of[name] for name in group})
+        names = ", ".join(group)
         if len(where) > 1:
             sentence = f"These look like one patient's, by their names, but lie in {' and '.join(where)}."
             yield Finding("error", names, sentence)
