@@ -385,6 +385,23 @@ def test_images_of_one_kind_have_one_window(scene, views, side_by_side, adc_run)
 # ---- blinded
 
 
+def test_after_a_reading_nodes_have_their_own_names_again(adc_run):
+    def names() -> list[list[str]]:
+        return [[node.GetName() for node in arm.nodes] for arm in adc_run.arms]
+
+    for arm in adc_run.arms:
+        arm.title = arm.numbers["model"]["arm"]
+        renameArm(arm)
+    own = names()
+    for _ in range(2):  # a name that Slicer has given once gets a number the next time
+        for arm, side in zip(adc_run.arms, ("Right", "Left"), strict=True):
+            renameArm(arm, side, isSeen=False)
+        assert names() != own
+        for arm in adc_run.arms:
+            renameArm(arm)
+        assert names() == own
+
+
 def test_blinded_nothing_names_a_network(views, side_by_side, adc_run):
     for arm, side in zip(adc_run.arms, ("Right", "Left"), strict=True):
         arm.title = arm.numbers["model"]["arm"]
