@@ -227,7 +227,6 @@ def test_missing_cases_are_named(tmp_path):
         finetune(tiny_config(), dataset, tmp_path)
 
 
-@pytest.mark.long
 def test_cases_that_the_start_was_learned_from_cannot_test(tmp_path, an_encoder):
     config = tiny_config()
     assert config.split.test == ("case-2",)
@@ -239,6 +238,7 @@ def test_cases_that_the_start_was_learned_from_cannot_test(tmp_path, an_encoder)
     assert finetune(config, tiny_dataset(), tmp_path / "new", init=new).step == config.schedule.steps
 
 
+@pytest.mark.long
 def test_training_learns_a_bright_ellipsoid(tmp_path):
     config = tiny_config(steps=60, split=Split(("case-0", "case-1")), drop_path=0.0, measure_every=60)
     run = finetune(config, tiny_dataset(), tmp_path)
