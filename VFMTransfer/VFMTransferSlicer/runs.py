@@ -14,6 +14,8 @@ import slicer
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.worker.messages import Exported
 
+from .results.nodes import freeName
+
 _STARTS = {"pretrained": "pretrained", "scratch": "from scratch"}
 # With a smaller fraction done, or in less time, the time that is left cannot be estimated.
 _MIN_FRACTION = 0.05
@@ -87,10 +89,7 @@ def renameArm(arm: ArmInScene, title: str = "", isSeen: bool = True) -> None:
         before, bracket, after = node.GetName().rpartition(f"({former}")  # the volume's own name may have one too
         name = f"{before}({new}{_NUMBERED.sub('', after) if title else after}" if bracket else after
         if name != node.GetName():
-            isFree = (
-                node.GetScene().GetFirstNodeByName(name) is None
-            )  # a name that was given once gets a number for good
-            node.SetName(name if title or isFree else node.GetScene().GenerateUniqueName(name))
+            node.SetName(name if title else freeName(node.GetScene(), name))
     arm.title = title
     if arm.segmentation in arm.nodes and arm.segmentation.GetDisplayNode() is not None:
         arm.segmentation.GetDisplayNode().SetVisibility(isSeen)

@@ -203,3 +203,9 @@ def test_of_a_difference_that_is_removed_nothing_stays(scene, adc_run):
     removeDifferences(adc_run)
     assert [scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())] == before
     removeDifferences(adc_run)
+
+
+def test_a_difference_that_comes_again_has_no_number_in_its_name(adc_run):
+    name = makeDifference(adc_run).node.GetName()
+    removeDifferences(adc_run)
+    assert makeDifference(adc_run).node.GetName() == name

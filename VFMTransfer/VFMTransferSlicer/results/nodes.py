@@ -28,6 +28,11 @@ _LPS_TO_RAS = (-1.0, -1.0, 1.0)
 Window = tuple[float, float]  # the values shown black and white
 
 
+def freeName(scene: slicer.vtkMRMLScene, name: str) -> str:
+    """The name, with a number where a node of the scene has it; Slicer gives one to all that were given before."""
+    return name if scene.GetFirstNodeByName(name) is None else scene.GenerateUniqueName(name)
+
+
 def addNode(node: slicer.vtkMRMLNode, scene: slicer.vtkMRMLScene, window: Window | None = None) -> None:
     """Bring a node into the scene under a name that no other one has, and show it the usual way.
 

@@ -18,7 +18,7 @@ from VFMTransferLib.core.terms import Label
 from VFMTransferLib.tasks import TASKS
 
 from ..inputs.exporting import gridBelow
-from ..results.nodes import removeNode
+from ..results.nodes import freeName, removeNode
 from ..results.scene import ABOUT, ROLE, findNode, placeBeside
 from ..runs import ArmInScene, RunInScene, startFirst
 
@@ -350,7 +350,7 @@ def _node(run: RunInScene, kind: type, title: str, role: str = DIFFERENCE) -> sl
     if former is not None:
         _remove(former)
     scene = run.about.GetScene()
-    node = scene.AddNewNodeByClass(kind.__name__, scene.GenerateUniqueName(title))
+    node = scene.AddNewNodeByClass(kind.__name__, freeName(scene, title))
     node.SetAttribute(ROLE, role)
     node.SetNodeReferenceID(ABOUT, run.about.GetID())
     node.CreateDefaultDisplayNodes()
