@@ -209,3 +209,18 @@ def test_a_difference_that_comes_again_has_no_number_in_its_name(adc_run):
     name = makeDifference(adc_run).node.GetName()
     removeDifferences(adc_run)
     assert makeDifference(adc_run).node.GetName() == name
+
+
+def test_a_scale_leaves_the_scene_before_the_colors_that_it_explains(scene, adc_run):
+    showLegend(makeDifference(adc_run))
+    left = []
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def note(scene, event, node) -> None:
+        left.append(node.GetClassName())
+
+    scene.AddObserver(scene.NodeRemovedEvent, note)
+    removeDifferences(adc_run)
+    legend, display, colors = ("ColorLegendDisplay", "ScalarVolumeDisplay", "ColorTable")
+    places = [left.index(f"vtkMRML{kind}Node") for kind in (legend, display, colors)]
+    assert places == sorted(places), left

@@ -73,8 +73,11 @@ def isWindowOfHeader(display: slicer.vtkMRMLScalarVolumeDisplayNode) -> bool:
 
 
 def removeNode(node: slicer.vtkMRMLDisplayableNode) -> None:
-    """Take a node out of its scene, with what shows it, which would stay otherwise."""
-    for display in [node.GetNthDisplayNode(i) for i in range(node.GetNumberOfDisplayNodes())]:
+    """Take a node out of its scene, with what shows it, which would stay otherwise.
+
+    The last one first: a color legend cannot be drawn without what shows the colors, and Slicer logs errors.
+    """
+    for display in [node.GetNthDisplayNode(i) for i in reversed(range(node.GetNumberOfDisplayNodes()))]:
         node.GetScene().RemoveNode(display)
     node.GetScene().RemoveNode(node)
 

@@ -364,10 +364,10 @@ def _find(run: RunInScene, role: str) -> slicer.vtkMRMLScalarVolumeNode | None:
 
 
 def _remove(node: slicer.vtkMRMLScalarVolumeNode) -> None:
-    colors = node.GetNodeReference(_COLORS)
-    if colors is not None:
-        node.GetScene().RemoveNode(colors)
+    scene, colors = node.GetScene(), node.GetNodeReference(_COLORS)
     removeNode(node)
+    if colors is not None:
+        scene.RemoveNode(colors)
 
 
 def _colors(
