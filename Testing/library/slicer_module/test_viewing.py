@@ -20,10 +20,12 @@ from slicer_scenes import add_volume, an_oblique_t2w, slicer
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.results.nodes import removeNode
 from VFMTransferSlicer.views.cells import T2W, A, B
+from VFMTransferSlicer.views.pairs import labelPair
 from VFMTransferSlicer.views.viewing import FIELD_MM, WINDOW_MM, Tool
 
 SHAPE = an_oblique_t2w().array.shape
 SPACING = an_oblique_t2w().geometry.spacing_mm
+VOXELS = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 INSIDE = np.s_[50:170]  # rows of a picture without words
 
 
@@ -224,6 +226,20 @@ def test_the_checkerboard_of_segments_is_a_label_map_in_their_colors(views, view
     segment = run.arms[0].segmentation.GetSegmentation().GetSegment(TRANSITION)
     np.testing.assert_allclose(color, (*segment.GetColor(), 1.0), atol=0.01)
     assert background(views, A) is run.about
+
+
+def test_the_checkerboard_is_of_the_segments_as_they_were_edited(views, viewing, run):
+    viewing.setTool(Tool.CHECKERBOARD)
+    count = views.scene.GetNumberOfNodes()
+    viewing.setTool(Tool.NONE)
+    segmentation = run.arms[0].segmentation
+    segmentation.GetSegmentation().GetSegment(TRANSITION).GetRepresentation(VOXELS).GetPointData().GetScalars().Fill(0)
+    viewing.setTool(Tool.CHECKERBOARD)
+    labels = views.scene.GetNodeByID(views.composite(A).GetLabelVolumeID())
+    edited = labelPair(run)
+    assert (edited.first != zones()[0]).any()
+    np.testing.assert_array_equal(voxels(labels), expected_board(edited.first, edited.second))
+    assert views.scene.GetNumberOfNodes() == count
 
 
 def test_the_fields_lie_where_the_segments_lie(views, viewing):

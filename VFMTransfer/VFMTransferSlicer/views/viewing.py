@@ -5,7 +5,7 @@ MRML only: mouse and keys come in through nodes and calls.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
@@ -33,10 +33,17 @@ class Mixture:
         node: Holds the voxels that are shown.
         first: Voxels (D, H, W) of the one.
         second: Voxels of the other, on the same grid.
+        others: Nodes that are only there to show it.
     """
 
-    def __init__(self, node: slicer.vtkMRMLScalarVolumeNode, first: np.ndarray, second: np.ndarray) -> None:
-        self.node = node
+    def __init__(
+        self,
+        node: slicer.vtkMRMLScalarVolumeNode,
+        first: np.ndarray,
+        second: np.ndarray,
+        others: Sequence[slicer.vtkMRMLNode] = (),
+    ) -> None:
+        self.node, self.others = node, others
         self._first = first
         self._second = second
         self._window = _NO_WINDOW
@@ -119,7 +126,7 @@ def labelMixture(labels: LabelPair, grid: slicer.vtkMRMLScalarVolumeNode, change
     display.SetAndObserveColorNodeID(colors.GetID())
     node.SetAndObserveDisplayNodeID(display.GetID())
     putOnGridOf(node, grid)
-    return Mixture(node, labels.first, labels.second)
+    return Mixture(node, labels.first, labels.second, (display, colors))
 
 
 _HALF = 0.5
@@ -223,9 +230,7 @@ class Viewing:
     def setPair(self, pair: str) -> None:
         """Make the middle view of these, one of `pairs`."""
         self._pair = pair if pair in self._pairs else ""
-        if self._mixture is not None:
-            self._changes.remove(self._mixture.node)
-            self._mixture = None
+        self._forgetMixture()
         self.setTool(Tool.NONE)
 
     @property
@@ -261,6 +266,8 @@ class Viewing:
         """Make the middle view of A and B in this way, if `canMix`."""
         tool = Tool(tool) if self.canMix else Tool.NONE
         if tool is not Tool.NONE:
+            if self._tool is Tool.NONE and not self._hasImages:  # the user may have edited segments since
+                self._forgetMixture()
             self._mixture = self._mixture or self._mix()
         self._tool = tool
         self._followCursor(tool is Tool.REVEAL)
@@ -331,6 +338,12 @@ class Viewing:
         if self._windows is not None:
             self._windows.add(mixture.node)
         return mixture
+
+    def _forgetMixture(self) -> None:
+        if self._mixture is not None:
+            for node in (self._mixture.node, *self._mixture.others):
+                self._changes.remove(node)
+            self._mixture = None
 
     def _followCursor(self, isOn: bool) -> None:
         if self._cursor is not None:
