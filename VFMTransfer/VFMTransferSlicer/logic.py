@@ -452,7 +452,8 @@ class TransferLogic:
 
     def keep(self, run: RunInScene) -> None:
         """Write a run into its scene, so that it can be reviewed when the scene was saved and is loaded again."""
-        if run.arms and run.isInScene and (TASKS[run.task].output == "classification" or run.arms[0].nodes):
+        hasResult = any(arm.nodes or TASKS[run.task].output == "classification" for arm in run.arms)
+        if run.isInScene and hasResult:
             page = run.folder / REPORT_FOLDER / REPORT_PAGE if run.folder is not None else None
             writeRecord(run, page.read_text("utf-8") if page is not None and page.is_file() else "")
 

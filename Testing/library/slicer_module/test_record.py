@@ -71,6 +71,20 @@ def test_a_run_that_is_read_blinded_comes_back_as_one(scene, run):
     assert reloaded(scene).page.GetText() == PAGE
 
 
+def test_a_run_is_not_blinded_any_more_once_it_is_named_though_one_result_was_deleted(scene, run):
+    logic = TransferLogic(worker=object.__new__(FakeWorker))
+    for arm, title in zip(run.arms, ("Right", "Left"), strict=True):
+        arm.title = title
+    logic.keep(run)
+    for node in run.arms[0].nodes:
+        scene.RemoveNode(node)
+    assert len(maskedRuns(scene)) == 1
+    for arm in run.arms:
+        arm.title = ""
+    logic.keep(run)
+    assert maskedRuns(scene) == []
+
+
 def test_images_come_back_by_their_names(scene, t2w):
     run = an_image_run(scene, t2w, an_oblique_t2w().geometry, *np.zeros((2, *SHAPE), np.float32))
     writeRecord(run)

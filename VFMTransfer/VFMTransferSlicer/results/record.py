@@ -29,7 +29,7 @@ def writeRecord(run: RunInScene, page: str = "") -> None:
     """Write a run into the scene of its case, in place of what was written of it before, and of runs that are gone.
 
     Args:
-        run: With one arm at least, its nodes in the scene.
+        run: With one arm at least, and nodes of one in the scene.
         page: The page of its report; empty to keep the one that is there.
     """
     scene = run.about.GetScene()
@@ -146,8 +146,8 @@ def _nodesOf(run: RunInScene) -> Iterator[tuple[str, slicer.vtkMRMLNode]]:
 
 
 def _recordOf(run: RunInScene) -> slicer.vtkMRMLTextNode | None:
-    """The node that was written for this run: the one that refers to the first arm's first node."""
-    arms = {role: node for role, node in _nodesOf(run) if role.startswith("arm0.")}
+    """The node that was written for this run: the one that refers to what is left of its arms."""
+    arms = {role: node for role, node in _nodesOf(run) if role.startswith("arm")}
     for node in _records(run.about.GetScene()):
         if arms and all(node.GetNodeReference(role) is other for role, other in arms.items()):
             return node
