@@ -8,15 +8,20 @@ from datetime import datetime
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 from comparison_cases import anatomy_pair, classification_pair, lesion_pair
 from panel_stand_ins import AWidget, clipboard, in_qt, settings  # noqa: F401  (fixtures)
 from slicer_results import a_run
-from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer
+from slicer_runs import PERIPHERAL, TRANSITION, a_segmentation_run
+from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer, vtk
 
 from VFMTransferLib.core.errors import OutputError
 from VFMTransferLib.core.terms import RESEARCH_USE
 from VFMTransferSlicer.results import export
+from VFMTransferSlicer.results.nodes import signSegments
+
+VOXELS = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 NOW = datetime(2026, 11, 25, 16, 5, 30)
 UMLAUTS = "Größe und Übersicht"
@@ -165,6 +170,31 @@ def test_each_network_gets_a_dicom_segmentation_that_says_research_use(run, fold
     name, _, metadata, skips_empty = AnExporter.calls[0]
     assert (name, skips_empty) == ("Of anatomy-pretrained", True)
     assert metadata["SeriesDescription"] == "Research use only: anatomy-pretrained"
+
+
+def test_a_segment_that_the_user_edited_is_not_saved_as_the_networks_alone(folder, about):
+    labels = np.zeros(an_oblique_t2w().array.shape, np.uint8)
+    labels[2:4, 3:8, 3:9], labels[2:4, 4:6, 4:8] = 1, 2
+    run = a_segmentation_run(about.GetScene(), about, labels, labels)
+    voxel_ml = an_oblique_t2w().geometry.voxel_volume_ml
+    volumes = {name: float((labels == value).sum() * voxel_ml) for value, name in ((1, PERIPHERAL), (2, TRANSITION))}
+    for arm in run.arms:
+        arm.numbers["volumes_ml"] = volumes
+        signSegments(arm.segmentation, arm.bundle)
+    edited = run.arms[1].segmentation.GetSegmentation().GetSegment(TRANSITION)
+    edited.GetRepresentation(VOXELS).GetPointData().GetScalars().SetTuple1(0, 1)
+    export.saveSegmentations(run, folder, AnExporter, NOW)
+    assert [algorithms_of(arm) for arm in run.arms] == [["AUTOMATIC", "AUTOMATIC"], ["AUTOMATIC", "SEMIAUTOMATIC"]]
+
+
+def algorithms_of(arm) -> list[str]:
+    """What DICOM SEG states of each segment's author."""
+    segmentation, found = arm.segmentation.GetSegmentation(), []
+    for name in (PERIPHERAL, TRANSITION):
+        text = vtk.reference("")
+        segmentation.GetSegment(name).GetTag("DICOM.SegmentAlgorithmType", text)
+        found.append(str(text))
+    return found
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -18,7 +19,9 @@ from VFMTransferLib.core.files import atomic_file, atomic_folder, spreadsheet_ro
 from VFMTransferLib.core.terms import RESEARCH_USE
 from VFMTransferLib.evaluation.measures import Between
 
+from ..inputs.exporting import gridInWorld, mergedLabels
 from ..runs import ArmInScene, RunInScene
+from .nodes import isOtherVolume, signSegments
 from .numbers import measuresOf
 
 REPORT, PAGE = "report", "report.html"
@@ -159,6 +162,8 @@ def saveSegmentations(
 ) -> list[Path]:
     """Save each network's segmentation as DICOM SEG, without structures that are empty.
 
+    Structures that the user has edited are marked as such.
+
     Args:
         run: Drawn on slices that were loaded from DICOM.
         folder: Where the files go.
@@ -170,8 +175,11 @@ def saveSegmentations(
 
     Raises:
         OutputError: A segmentation cannot be written; none of the files is left then.
+        GeometryError: A parent transform bends a segmentation or the volume.
     """
     stem = proposedName(run, now)
+    for arm in segmentedArms(run).values():
+        signSegments(arm.segmentation, arm.bundle, names=_editedSegments(arm, run.about), isEdited=True)
     with _besides(folder, stem) as work:
         names = [
             _writeSeg(arm, work, f"{stem}-{letter.lower()}.dcm", newExporter)
@@ -180,6 +188,17 @@ def saveSegmentations(
         for name in names:
             (work / name).replace(folder / name)
     return [folder / name for name in names]
+
+
+def _editedSegments(arm: ArmInScene, about: slicer.vtkMRMLScalarVolumeNode) -> Iterator[str]:
+    """IDs of the segments that are no longer what the network gave."""
+    voxel_ml = prod(gridInWorld(about).spacing_mm) / 1000
+    for name in arm.segmentation.GetSegmentation().GetSegmentIDs():
+        given_ml = arm.numbers["volumes_ml"].get(name)
+        if given_ml is not None:
+            voxels = int(mergedLabels(arm.segmentation, about, {name: 1}).sum())
+            if isOtherVolume(voxels * voxel_ml, given_ml):
+                yield name
 
 
 def _writeSeg(arm: ArmInScene, folder: Path, name: str, newExporter: Callable[..., SegExporter]) -> str:

@@ -5,7 +5,7 @@ In a scene each change of a node redraws views and lists.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ _WINDOW_PERCENTILES = (0.5, 99.5)
 _WINDOW_SAMPLES = 100_000  # of the voxels; more would not move the percentiles, but take time
 _VOXELS_A_STEP = 4_000_000
 _LONGEST_DICOM_TEXT = 64  # of a Long String (DICOM PS3.5, 6.2)
+_VOLUME_TOLERANCE = 1e-3  # of a structure's volume, for what files round
 _LPS_TO_RAS = (-1.0, -1.0, 1.0)
 
 Window = tuple[float, float]  # the values shown black and white
@@ -108,12 +109,26 @@ def segmentationNode(
     return node
 
 
-def signSegments(node: slicer.vtkMRMLSegmentationNode, bundle: str) -> None:
-    """Say in each segment that a network drew it; without that DICOM SEG would call it drawn by hand."""
+def isOtherVolume(found_ml: float, given_ml: float) -> bool:
+    """Whether a structure has another volume than the network gave it: somebody edited it."""
+    return abs(found_ml - given_ml) > _VOLUME_TOLERANCE * given_ml
+
+
+def signSegments(
+    node: slicer.vtkMRMLSegmentationNode, bundle: str, *, names: Iterable[str] | None = None, isEdited: bool = False
+) -> None:
+    """Say in each segment that a network drew it; without that DICOM SEG would call it drawn by hand.
+
+    Args:
+        node: With the segments.
+        bundle: Name of the network.
+        names: IDs of the segments; all by default.
+        isEdited: Whether a user has changed them since, with which the network is not their only author.
+    """
     segmentation = node.GetSegmentation()
-    for name in segmentation.GetSegmentIDs():
+    for name in segmentation.GetSegmentIDs() if names is None else names:
         segment = segmentation.GetSegment(name)
-        segment.SetTag("DICOM.SegmentAlgorithmType", "AUTOMATIC")
+        segment.SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC" if isEdited else "AUTOMATIC")
         segment.SetTag("DICOM.SegmentAlgorithmName", bundle[:_LONGEST_DICOM_TEXT])
 
 
