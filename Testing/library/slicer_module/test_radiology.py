@@ -22,7 +22,7 @@ from VFMTransferLib.io.results import save_result
 from VFMTransferLib.worker.messages import DicomFiles, Exported, ImageFile
 from VFMTransferSlicer.inputs.dicom import UIDS, dicomFilesOf, phaseAxisOf, theDatabase
 from VFMTransferSlicer.inputs.diffusion import exportSeries, loadFit, readBValues, seriesIn
-from VFMTransferSlicer.inputs.exporting import EXPORTED, writeExported
+from VFMTransferSlicer.inputs.exporting import EXPORTED, gridInWorld, writeExported
 from VFMTransferSlicer.logic import CaseJob, newTemporaryFolder
 from VFMTransferSlicer.results.dicom import armFolder, armFolders, dicomCommand, whyNoDicom, writeExam
 from VFMTransferSlicer.results.nifti import writeNifti
@@ -353,6 +353,15 @@ def test_segments_that_were_changed_since_are_not_written_as_the_networks(exam, 
     slicer.mrmlScene.RemoveNode(images.arms[0].images["adc-synthetic"])
     with pytest.raises(OutputError, match="no longer whole in the scene"):
         written_for_dicom(images, tmp_path / "gone")
+
+
+def test_a_run_of_this_session_is_written_where_its_segments_are_still_the_networks(exam, tmp_path):
+    run = a_restored_run(exam, "anatomy-segmentation", tmp_path / "results")
+    run.dicom, run.folder = Exported({Sequence.T2W: ImageFile("t2w.npy", gridInWorld(run.about))}), tmp_path / "results"
+    written_for_dicom(run, tmp_path / "same")
+    run.arms[0].segmentation.GetSegmentation().RemoveSegment(str(Label.TRANSITION_ZONE))
+    with pytest.raises(OutputError, match="was changed since the network gave it"):
+        written_for_dicom(run, tmp_path / "changed")
 
 
 def test_a_jobs_request_names_files_and_axis_and_results_stay_for_dicom(t2w, monkeypatch):

@@ -24,6 +24,7 @@ from ..inputs.exporting import gridInWorld, mergedLabels, writeExported
 from ..runs import ArmInScene, RunInScene
 from ..workers.steps import Steps
 from .nifti import writeNifti
+from .nodes import isOtherVolume
 from .scene import DISPLACEMENT, IMAGE_SUFFIX, LABELS, PROBABILITIES, RESULT
 
 DICOM_SUFFIX = "dicom"
@@ -32,7 +33,6 @@ _FILES_GONE = (
     "The exam's DICOM files are no longer where Slicer's DICOM database had them, or it is another database. "
     "Add the exam to the DICOM database again."
 )
-_VOLUME_TOLERANCE = 1e-3  # of a structure's volume, for what files round
 
 
 def whyNoDicom(run: RunInScene | None) -> str:
@@ -80,6 +80,7 @@ def writeExam(run: RunInScene, folder: Path) -> Steps:
         GeometryError: A parent transform bends a volume.
     """
     if run.dicom is not None:
+        yield from _requireUnchanged(run)
         writeExported(run.dicom, folder)
         yield
         return
@@ -89,6 +90,19 @@ def writeExam(run: RunInScene, folder: Path) -> Steps:
     yield
     for arm, target in zip(run.arms, armFolders(run, folder), strict=True):
         yield from _writeArm(arm, run.about, target)
+
+
+def _requireUnchanged(run: RunInScene) -> Steps:
+    """OutputError where the user edited a segmentation, which the worker's files do not show.
+
+    Where the volume lies elsewhere by now, the segments cannot be compared voxel by voxel.
+    """
+    reference = TASKS[run.task].reference
+    if run.isInScene and gridInWorld(run.about) == run.dicom.images[reference].grid:
+        for arm in run.arms:
+            if arm.segmentation in arm.nodes:
+                _labelsOf(arm, run.about)
+                yield
 
 
 def _presentFiles(run: RunInScene) -> DicomFiles:
@@ -137,7 +151,7 @@ def _labelsOf(arm: ArmInScene, about: slicer.vtkMRMLScalarVolumeNode) -> np.ndar
     voxel_ml = float(np.prod(gridInWorld(about).spacing_mm)) / 1000
     for name, value in values.items():
         found_ml, expected_ml = int((labels == value).sum()) * voxel_ml, arm.numbers["volumes_ml"].get(name)
-        if expected_ml is not None and abs(found_ml - expected_ml) > _VOLUME_TOLERANCE * expected_ml:
+        if expected_ml is not None and isOtherVolume(found_ml, expected_ml):
             raise OutputError(
                 f"Segmentation '{arm.segmentation.GetName()}' was changed since the network gave it, so that its "
                 "measurements are of another. Run again."
