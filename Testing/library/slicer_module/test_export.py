@@ -24,6 +24,7 @@ from VFMTransferSlicer.results.nodes import signSegments
 VOXELS = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 NOW = datetime(2026, 11, 25, 16, 5, 30)
+LATER = NOW.replace(second=31)
 UMLAUTS = "Größe und Übersicht"
 
 
@@ -182,9 +183,14 @@ def test_a_segment_that_the_user_edited_is_not_saved_as_the_networks_alone(folde
         arm.numbers["volumes_ml"] = volumes
         signSegments(arm.segmentation, arm.bundle)
     edited = run.arms[1].segmentation.GetSegmentation().GetSegment(TRANSITION)
-    edited.GetRepresentation(VOXELS).GetPointData().GetScalars().SetTuple1(0, 1)
+    voxels = edited.GetRepresentation(VOXELS).GetPointData().GetScalars()
+    before = voxels.GetTuple1(0)
+    voxels.SetTuple1(0, 1 - before)
     export.saveSegmentations(run, folder, AnExporter, NOW)
     assert [algorithms_of(arm) for arm in run.arms] == [["AUTOMATIC", "AUTOMATIC"], ["AUTOMATIC", "SEMIAUTOMATIC"]]
+    voxels.SetTuple1(0, before)  # the edit is undone
+    export.saveSegmentations(run, folder, AnExporter, LATER)
+    assert [algorithms_of(arm) for arm in run.arms] == [["AUTOMATIC", "AUTOMATIC"]] * 2
 
 
 def algorithms_of(arm) -> list[str]:

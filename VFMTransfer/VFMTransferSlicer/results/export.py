@@ -179,7 +179,7 @@ def saveSegmentations(
     """
     stem = proposedName(run, now)
     for arm in segmentedArms(run).values():
-        signSegments(arm.segmentation, arm.bundle, names=_editedSegments(arm, run.about), isEdited=True)
+        signSegments(arm.segmentation, arm.bundle, dict(_editedSegments(arm, run.about)))
     with _besides(folder, stem) as work:
         names = [
             _writeSeg(arm, work, f"{stem}-{letter.lower()}.dcm", newExporter)
@@ -190,15 +190,14 @@ def saveSegmentations(
     return [folder / name for name in names]
 
 
-def _editedSegments(arm: ArmInScene, about: slicer.vtkMRMLScalarVolumeNode) -> Iterator[str]:
-    """IDs of the segments that are no longer what the network gave."""
+def _editedSegments(arm: ArmInScene, about: slicer.vtkMRMLScalarVolumeNode) -> Iterator[tuple[str, bool]]:
+    """IDs of the segments that the network drew, and whether each has been edited since."""
     voxel_ml = prod(gridInWorld(about).spacing_mm) / 1000
     for name in arm.segmentation.GetSegmentation().GetSegmentIDs():
         given_ml = arm.numbers["volumes_ml"].get(name)
         if given_ml is not None:
             voxels = int(mergedLabels(arm.segmentation, about, {name: 1}).sum())
-            if isOtherVolume(voxels * voxel_ml, given_ml):
-                yield name
+            yield name, isOtherVolume(voxels * voxel_ml, given_ml)
 
 
 def _writeSeg(arm: ArmInScene, folder: Path, name: str, newExporter: Callable[..., SegExporter]) -> str:
