@@ -252,12 +252,16 @@ class Exports:
             return slicer.util.saveScene(path)
 
     def onSegmentations(self, checked: bool = False) -> None:
-        run = self._logic.lastRun
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Save DICOM SEG in"))
         if folder:
-            letters = list(segmentedArms(run))
-            what = _("the segmentations of A and B") if len(letters) > 1 else _("the segmentation of {letter}")
-            self.save(what.format(letter=letters[0]), lambda: _saveSegmentations(run, Path(folder)))
+            self.saveSegmentations(Path(folder))
+
+    def saveSegmentations(self, folder: Path) -> None:
+        """Save the last run's segmentations as DICOM SEG, and show the outcome."""
+        run = self._logic.lastRun
+        letters = list(segmentedArms(run))
+        what = _("the segmentations of A and B") if len(letters) > 1 else _("the segmentation of {letter}")
+        self.save(what.format(letter=letters[0]), lambda: _saveSegmentations(run, folder))
 
     def save(self, what: str, write: Callable[[], object]) -> None:
         """Write, and show the outcome.
