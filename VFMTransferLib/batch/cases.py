@@ -364,7 +364,7 @@ def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
         kept: dict[tuple[str, str], list[dict[str, str]]] = {}
         added: dict[tuple[str, str], dict[str, str]] = {}
         for found in read_summary(output / SUMMARY) or []:
-            name, bundle, files = (text_of_cell(found[column]) for column in ("case", "bundle", "case_sha256"))
+            name, bundle, files = found["case"], found["bundle"], found["case_sha256"]
             added[name, bundle] = {column: cell for column, cell in found.items() if not _is_own_column(column)}
             if found["status"] != "done" or (output / name / bundle / RESULT).is_file():
                 kept.setdefault((name, files), []).append(found)
@@ -373,7 +373,7 @@ def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
             cells += [row.cells() | added.get((name, row.bundle), {}) for row in of_case]
             own = {row.bundle for row in of_case}
             others = kept.get((name, of_case[0].case_sha256), [])
-            cells += [found for found in others if text_of_cell(found["bundle"]) not in own]
+            cells += [found for found in others if found["bundle"] not in own]
         elsewhere = [found for (name, _), of_case in sorted(kept.items()) if name not in rows for found in of_case]
         cells += [found for found in elsewhere if found["status"] == "done"]
         columns = dict.fromkeys(name for row in cells for name in row)
@@ -389,14 +389,16 @@ def _is_own_column(name: str) -> bool:
 
 
 def read_summary(path: Path) -> list[dict[str, str]] | None:
-    """The cells of a batch's table, also as a spreadsheet program saves it; None where it is no such table."""
+    """The texts in the cells of a batch's table, also as a spreadsheet saves it; None where it is no such table."""
     try:
         text = read_small(path).decode("utf-8-sig", "replace")
         for separator in _SEPARATORS:
             reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="")
             if tuple(reader.fieldnames or ())[: len(_COLUMNS)] == _COLUMNS:
                 # What stands beyond the last column has no name.
-                return [{"case_sha256": "", **{n: cell for n, cell in row.items() if n}} for row in reader]
+                return [
+                    {"case_sha256": "", **{n: text_of_cell(cell) for n, cell in row.items() if n}} for row in reader
+                ]
     except (OSError, ValueError, csv.Error):
         pass
     return None

@@ -34,6 +34,7 @@ _UNUSABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP,
 )  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NEGATIVE = re.compile(r"-\d+([.,]\d+)?(e[-+]?\d+)?", re.IGNORECASE)  # a number, also with a decimal comma
 _LEFT_AFTER_S = 24 * 3600.0
 _OWNER = r"(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,9})-[0-9a-f]{8}"
 _FILE_PART = re.compile(rf"\.part-{_OWNER}-(?P<target>.+)", re.DOTALL)
@@ -290,8 +291,12 @@ def name_on_disk(name: str) -> str:
 
 
 def spreadsheet_cell(value: Value) -> Value | str:
-    """A value for a CSV file: text that a spreadsheet would run as a formula begins with an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """A value for a CSV file: text that a spreadsheet would run as a formula begins with an apostrophe.
+
+    A negative number that was read from a table is none, and stays one.
+    """
+    is_formula = isinstance(value, str) and value.startswith(_FORMULA) and not _NEGATIVE.fullmatch(value)
+    return f"'{value}" if is_formula else value
 
 
 def spreadsheet_row(row: Mapping[str, Value]) -> dict[str, Value | str]:

@@ -476,6 +476,21 @@ def test_a_column_that_a_user_has_added_stays_with_its_case(cohort, pair, tmp_pa
         assert [row["my comment"] for row in rows_of(out)] == [f"{row['case']}, {row['bundle']}" for row in found]
 
 
+def test_a_negative_number_stays_one_when_its_row_is_kept(tmp_path):
+    column, out = "a-b volume_difference_ml prostate", tmp_path / "out"
+    (out / "p001" / "=net").mkdir(parents=True)
+    (out / "p001" / "=net" / "result.json").touch()
+    row = batch_case.Row("p001", "=net", "", "", "task", "done", values={column: -1.5})
+    write_summary({"p001": [row]}, out)
+    for bundle in ("second", "third"):
+        write_summary({"p001": [replace(row, bundle=bundle, values={})]}, out)
+        assert [found[column] for found in rows_of(out) if found["bundle"] == "'=net"] == ["-1.5"]
+    table = out / "summary.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace("-1.5", "'-1.5"), encoding="utf-8")  # as it was before
+    write_summary({"p001": [replace(row, bundle="second", values={})]}, out)
+    assert [found[column] for found in rows_of(out) if found["bundle"] == "'=net"] == ["-1.5"]
+
+
 def test_a_column_of_the_table_is_known_as_its_own(cohort, pair, tmp_path):
     out = tmp_path / "out"
     run_batch(cohort, out, pair)

@@ -337,6 +337,14 @@ def test_text_that_a_spreadsheet_would_run_is_a_text_in_a_cell_and_comes_back(te
     assert spreadsheet_row({"text": text, "number": -1.5}) == {"text": cell, "number": -1.5}
 
 
+@pytest.mark.parametrize(
+    ("text", "is_number"), [("-1.5", True), ("-1,5e-07", True), ("-1+2", False), ("-1.5.2", False)]
+)
+def test_a_negative_number_that_was_read_is_no_formula(text, is_number):
+    assert spreadsheet_cell(text) == (text if is_number else f"'{text}")
+    assert text_of_cell(spreadsheet_cell(text)) == text
+
+
 def test_every_writer_of_spreadsheets_escapes_its_rows():
     root = Path(__file__).resolve().parents[3]
     files = [path for top in ("VFMTransfer", "VFMTransferLib") for path in (root / top).rglob("*.py")]
