@@ -137,7 +137,8 @@ def notes_on(
         shared_view: The smallest share that the fields of view of two images have in common.
         is_one_exam: Identifiers prove that the images belong together.
     """
-    notes = [note for sequence, volume in volumes.items() for note in _slices(sequence, volume.to_nearest_lps())]
+    volumes = {sequence: volume.to_nearest_lps() for sequence, volume in volumes.items()}  # however they are stored
+    notes = [note for sequence, volume in volumes.items() for note in _slices(sequence, volume)]
     if shared_view < MIN_SHARED_VIEW:
         notes.append(
             f"The images share only {shared_view:.0%} of their fields of view; check that they are of one exam."

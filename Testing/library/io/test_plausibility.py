@@ -251,6 +251,18 @@ def test_an_adc_map_that_ends_before_the_high_b_image_is_noted():
     assert "adc ends 10 mm before hbv at its lower end" in note
 
 
+def test_images_are_compared_whichever_axis_of_the_file_their_slices_run_along(a_phantom):
+    t2w, adc = a_phantom.case["t2w"], make_phantom(4).case["adc"]
+    _, height, width = t2w.array.shape
+    t2w = t2w.cropped_to((slice(4, 20), slice(0, height), slice(0, width)))  # as many slices as a clinic's scan has
+    thick = replace(t2w, geometry=replace(t2w.geometry, spacing_mm=(*t2w.geometry.spacing_mm[:2], 4.5)))
+    for scan, is_one_exam, count in ((t2w, False, 1), (thick, True, 0)):
+        as_scanned = notes_on({Sequence.T2W: scan, Sequence.ADC: adc}, None, 1.0, is_one_exam)
+        assert len(as_scanned) == count
+        permuted = Volume.from_sitk(sitk.PermuteAxes(scan.to_sitk(), [2, 0, 1]), "t2w")
+        assert notes_on({Sequence.T2W: permuted, Sequence.ADC: adc}, None, 1.0, is_one_exam) == as_scanned
+
+
 def a_pelvis(tilt_deg: float = 15.0) -> Volume:
     """A T2w as the template shows it, with noise, on a tilted grid whose array runs to the right and the front."""
     levels = np.kron(_pelvis(), np.ones((2, 6, 6), np.float32))[:, ::-1, ::-1]
