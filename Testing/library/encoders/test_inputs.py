@@ -58,6 +58,19 @@ def test_grid_is_the_t2w_field_of_view_towards_left_posterior_superior(a_case, a
     np.testing.assert_allclose(grid.origin_mm, flipped.GetOrigin())
 
 
+@pytest.mark.parametrize("axes", ["RPS", "LAI", "SLP", "ASR"])
+def test_zeros_of_the_scan_stay_zero_whichever_way_its_voxels_are_stored(a_case, a_spec, axes):
+    t2w = a_case[Sequence.T2W].to_nearest_lps()
+    array = t2w.array.copy()
+    array[:3] = array[:, :10] = array[:, :, :10] = 0  # as where an exam was filled up
+    inputs = []
+    for stored in ("LPS", axes):
+        turned = Volume.from_sitk(sitk.DICOMOrient(t2w.with_array(array).to_sitk(), stored), "t2w")
+        inputs.append(prepare(replace(a_case, volumes={**a_case.volumes, Sequence.T2W: turned}), a_spec).array)
+    np.testing.assert_array_equal(inputs[0] == 0, inputs[1] == 0)
+    np.testing.assert_allclose(inputs[0], inputs[1], atol=1e-4)
+
+
 def test_task_with_another_reference_sees_that_field_of_view(a_case, a_spec):
     spec = replace(a_spec, task="distortion-correction")
     assert network_grid(a_case, spec).extent_mm[:2] == (50.0, 42.0)
