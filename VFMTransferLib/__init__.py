@@ -9,7 +9,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .core import __version__, aliases
+from .core import __version__
 
 if TYPE_CHECKING:
     from .bundles.weights import load_network
@@ -34,8 +34,6 @@ _HOME = {
 # before it is imported (its Privacy.md). What is done with patients' images is nobody's business; who wants to report
 # sets the variable to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-aliases.install()
 
 
 def __getattr__(name: str) -> Any:

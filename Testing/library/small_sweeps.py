@@ -47,7 +47,7 @@ DOCUMENT: dict[str, Any] = {
             "size": PROFOUND,
         },
         "provicnet": {
-            "pretraining": {"objective": "contrast", "steps": 2, "phantoms": {"first_seed": 100_000, "count": 2}},
+            "pretraining": {"objective": "contrastive", "steps": 2, "phantoms": {"first_seed": 100_000, "count": 2}},
             "size": PROVICNET,
         },
     },

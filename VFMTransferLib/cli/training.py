@@ -30,20 +30,15 @@ _DEFAULTS = {
 # The same words as in training/distributed.py and training/loop.py, which import torch.
 ACCELERATORS = ("auto", "cpu", "cuda")
 TRAINING_PRECISIONS = ("float32", "bfloat16")
-# Of the option --objective, which --pretext replaces, beside the names of --pretext.
-_OLD_NAMES = {"contrast": "contrastive"}
 
 
 class _PretextTasks:
     """The choices of --pretext, loaded only when it is used, so that `--help` stays fast."""
 
-    def __init__(self, *more: str) -> None:
-        self.more = more
-
     def __iter__(self) -> Iterator[str]:
         from ..encoders.pretext import pretext_tasks
 
-        return iter((*pretext_tasks(), *self.more))
+        return iter(pretext_tasks())
 
     def __contains__(self, name: object) -> bool:
         return name in tuple(self)
@@ -192,7 +187,6 @@ def add_pretrain(commands: Commands) -> None:
     parser.add_argument(
         "--encoder", metavar="E", help="a family, such as profound or provicnet (default: the one that is known by P)"
     )
-    parser.add_argument("--objective", choices=_PretextTasks(*_OLD_NAMES), metavar="P", help=argparse.SUPPRESS)
     add_option(parser, "phantoms", "number of phantoms", type=count, metavar="N")
     parser.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed, in one file")
     add_training(parser, seeded="weights, case order and views")
@@ -201,7 +195,7 @@ def add_pretrain(commands: Commands) -> None:
 
 
 def run_pretrain(args: argparse.Namespace) -> None:
-    name = args.pretext or _OLD_NAMES.get(args.objective, args.objective)
+    name = args.pretext
     if (args.recipe is None) == (name is None) or (args.recipe is not None and args.data is None):
         args.parser.error("name a --pretext task, or DATA with its --recipe")
     if args.recipe is not None:

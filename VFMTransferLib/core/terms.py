@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 RESEARCH_USE = "For research use only. Not a medical device; not for clinical decisions."
 
@@ -96,12 +94,3 @@ LABEL_TERMS: dict[str, LabelTerm] = {
         "Clinically significant cancer", (220, 60, 50), _ABNORMAL, Code("SCT", "4147007", "Mass"), _PROSTATE
     ),
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name != "TaskId":
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from .aliases import TaskId
-
-    warnings.warn("TaskId is deprecated; a task's id is plain text, see tasks.TASKS.", DeprecationWarning, 2)
-    return TaskId

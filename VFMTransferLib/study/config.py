@@ -30,7 +30,6 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 KEYS = ("encoder", "task", "arm", "seed", "labelled_cases", "trained_on")
 PHANTOMS, REAL = "phantoms", "real"  # what a run is trained on
 _MODULE = Limits(pattern=r"[^\W\d]\w*(\.[^\W\d]\w*)*", words="the name of a module, as my_package.tasks")
-_OLD_NAMES = {"contrast": "contrastive"}
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,6 @@ class Pretraining:
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = field(default="float32", metadata=OMITTED)
     learning_rate: Annotated[float, Limits(above=0)] | None = field(default=None, metadata=OMITTED)  # the highest
-
-    @property
-    def pretext(self) -> str:
-        return _OLD_NAMES.get(self.objective, self.objective)
 
 
 @dataclass(frozen=True)
@@ -469,7 +464,7 @@ def _problems(config: StudyConfig) -> Iterator[str]:
             if _NAME.fullmatch(own) is None:
                 yield f"encoders.{name}.pretrainings must have names of small letters, digits and hyphens, got '{own}'."
         for start in encoder.named.values():
-            if name not in FAMILIES or start.pretext not in FAMILIES[name].pretext_tasks:
+            if name not in FAMILIES or start.objective not in FAMILIES[name].pretext_tasks:
                 known = ", ".join(f"{each.name} with {one}" for each in FAMILIES.values() for one in each.pretext_tasks)
                 yield f"encoders must be {known}, got {name} with {start.objective}."
     yield from _group_problems(config, "", config.phantoms.groups)

@@ -353,7 +353,7 @@ def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: On
     folder = workspace.pretrained(run.label)
     work = checkpoint_folder(folder)
     _require_stamp(work, sha256)
-    pretext = pretext_task(settings.pretext, pretraining_spec(run.encoder, config))
+    pretext = pretext_task(settings.objective, pretraining_spec(run.encoder, config))
     how = pretrain_config(
         pretext,
         steps=settings.steps,

@@ -10,17 +10,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from ..core.decoding import OneOf
 from ..core.errors import UnknownTaskError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from ..core.case import Case
-    from ..core.placement import Prepared
-    from ..core.result import Provenance, Result
+    from ..core.result import Result
     from ..encoders.base import ModelSpec
     from .base import CaseScore, LabeledCase, Task
 
@@ -76,16 +72,6 @@ def task_of(spec: ModelSpec) -> Task:
     if spec.task is None:
         raise ValueError(f"A model that predicts must have a head, but {spec.name} is an encoder alone.")
     return find_task(spec.task)
-
-
-def postprocess(
-    logits: np.ndarray, prepared: Prepared, case: Case, spec: ModelSpec, provenance: Provenance, **options: Any
-) -> Result:
-    """Deprecated: `task_of(spec).decode` of a `NetworkOutput`."""
-    from .base import DecodeOptions, NetworkOutput
-
-    output = NetworkOutput(logits, prepared, case, spec, provenance, DecodeOptions(**options))
-    return task_of(spec).decode(output)
 
 
 def gland_task() -> Task:

@@ -387,8 +387,6 @@ class Bye:
 Reply = Ready | Pong | Progress | ArmResult | Compared | CaseDone | Finished | Error | Log | Bye
 
 PROTOCOL = 2
-# Came without a new protocol; left out at these values, so that a worker of before understands what does not need them.
-_LATER = {"psa_ng_ml": None, "dicom": None, "phase_axis": "auto"}
 _UPDATE = "Update VFM Transfer, so that the module and the worker are of one version."
 
 _TYPES: dict[type, str] = {ArmResult: "result", CaseDone: "case-done"}  # of the others it is the class's name
@@ -401,9 +399,6 @@ _NAMES = {kind: name for name, kind in {**REQUESTS, **REPLIES}.items()}
 def to_line(message: Request | Reply) -> str:
     """A message as one line of ASCII, with its line break."""
     document = {"protocol": PROTOCOL, "type": _NAMES[type(message)], **asdict(message)}
-    for name, value in _LATER.items():
-        if name in document and document[name] == value:
-            del document[name]
     return json.dumps(document, allow_nan=False) + "\n"
 
 

@@ -812,10 +812,3 @@ def test_ending_a_process_tree_ends_grandchildren_too():
     assert parent.stdout.read() == b""  # the grandchild held it open
     end_process_trees(grandchild)
     parent.stdout.close()
-
-
-def test_a_run_without_a_psa_is_a_message_that_a_worker_of_before_understands():
-    run = Run("job", "anatomy-segmentation", "/tmp/job", {"t2w": ImageFile("t2w.nrrd")}, ("bundle",))
-    assert "psa_ng_ml" not in to_line(run)
-    assert read_request(to_line(run)).psa_ng_ml is None
-    assert read_request(to_line(replace(run, psa_ng_ml=6.5))).psa_ng_ml == 6.5
