@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_T
 # Where there is no screen, a virtual one.
 SCREEN := $(if $(DISPLAY),,$(if $(shell command -v xvfb-run),xvfb-run -a -s '-screen 0 1600x1200x24'))
 
-.PHONY: demo test test-long test-slicer test-oldest fuzz kill lint bench release clean
+.PHONY: demo test test-long test-slicer fuzz lint bench release clean
 .DELETE_ON_ERROR:
 
 # The base install predicts with ONNX Runtime; no torch is downloaded for a first look.
@@ -42,29 +42,10 @@ test-slicer:
 	$(IN_SLICER) --python-script Testing/slicer/run.py $(TESTS)
 	$(IN_SLICER) --no-main-window --python-script Testing/slicer/run.py test_module test_console
 
-# Hostile inputs for every reader, for so many seconds, and `predict` among them; what is found stays in build/fuzz.
-# SEED=<number> repeats a run's inputs, and a kill run's moments.
-FUZZ_SECONDS ?= 3600
-SEED ?=
-SEEDED = $(if $(SEED),--seed $(SEED))
+# Damaged files for every reader, so many each.
+FUZZ_INPUTS ?= 20000
 fuzz: $(VENV)/.installed-dev
-	$(ONE_THREAD) $(BIN)/python Testing/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) --keep $(OUT)/fuzz $(SEEDED)
-
-# Commands that are killed at random moments and run again.
-KILLS ?= 500
-kill: $(VENV)/.installed-dev
-	$(ONE_THREAD) $(BIN)/python Testing/fuzz/kill.py --kills $(KILLS) $(SEEDED)
-
-# The oldest versions that pyproject.toml allows, in an environment of their own, predict what the newest do.
-OLDEST := $(OUT)/oldest
-test-oldest: $(VENV)/.installed-dev $(OLDEST)/.installed
-	$(ONE_THREAD) $(BIN)/python Testing/oldest.py $(OLDEST)/bin/python
-
-$(OLDEST)/.installed: pyproject.toml
-	$(PYTHON) -m venv --clear --upgrade-deps $(OLDEST)
-	sed -n '/^dependencies/,/^]/s/.*"\(.*\)>=\(.*\)",.*/\1==\2/p' pyproject.toml > $(OLDEST)/requirements.txt
-	$(OLDEST)/bin/python -m pip install --quiet --no-compile --requirement $(OLDEST)/requirements.txt
-	touch $@
+	FUZZ_INPUTS=$(FUZZ_INPUTS) $(PYTEST) Testing/library/test_hostile_files.py
 
 # Wheel, source archive, what they need (CycloneDX) and checksums, in dist/; SIGN=<key> signs the checksums by gpg.
 release:
@@ -84,6 +65,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/python Testing/weight.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks -o $(OUT)/benchmarks.json
@@ -133,12 +115,12 @@ $(BIN)/python:
 	  { echo 'VFM Transfer needs Python 3.11 or newer: make PYTHON=python3.12' >&2; exit 1; }
 	$(PYTHON) -m venv --upgrade-deps $(VENV)  # a new pip installs in half the time of old ones
 
-$(VENV)/.installed-base: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-base: pyproject.toml setup.py | $(BIN)/python
 	@echo 'Installing into $(VENV); this downloads about 200 MB once.'
 	$(PIP_INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-dev: pyproject.toml setup.py | $(BIN)/python
 	@echo 'Installing the development tools and PyTorch into $(VENV); this downloads up to 1 GB once.'
 	$(PIP_INSTALL) --editable '.[dev]'
 	touch $(VENV)/.installed-base $@

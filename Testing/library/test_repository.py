@@ -55,12 +55,6 @@ def test_the_version_is_the_same_everywhere():
     assert re.search(r"^## \[([\d.]+)\]", changelog, re.MULTILINE)[1] == VFMTransferLib.__version__
 
 
-def test_every_package_of_the_library_is_packaged(project):
-    folders = {path.parent for path in (ROOT / "VFMTransferLib").rglob("__init__.py")}
-    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert packages | {"VFMTransferLib.resources"} == set(project["tool"]["setuptools"]["packages"])
-
-
 def test_the_base_install_brings_no_torch(project):
     base = " ".join(project["project"]["dependencies"])
     assert not re.search(r"\b(torch|monai|onnx)\b", base)
