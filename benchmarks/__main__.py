@@ -23,7 +23,6 @@ BENCHMARKS = (
     "tasks",
     "growth",
     "gpu",
-    "scale",
 )
 
 

@@ -96,9 +96,9 @@ def test_the_documentation_names_files_that_exist(tracked_files):
     assert missing == []
 
 
-def test_the_architecture_names_what_its_files_hold(tracked_files):
+def test_the_page_on_the_code_names_what_its_files_hold(tracked_files):
     known = {str(path.relative_to(ROOT)) for path in tracked_files}
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "developing.md").read_text(encoding="utf-8")
     unknown = []
     for entry in re.findall(r"^(?:\d+\. |\| ).+(?:\n   .+)*", page, re.MULTILINE):
         files = [file for name in SOURCE_FILE.findall(entry) for file in _files_named(name, known)]

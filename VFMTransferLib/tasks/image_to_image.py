@@ -1,6 +1,6 @@
 """Tasks whose result is an image. As it stands, a network's one output channel is added to an image of the case.
 
-A new task of this kind states its texts and where the truth comes from; see `docs/extending.md`.
+A new task of this kind states its texts and where the truth comes from; see `docs/developing.md`.
 """
 
 from __future__ import annotations

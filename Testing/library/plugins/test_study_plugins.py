@@ -23,7 +23,7 @@ from VFMTransferLib.tasks import TASKS
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 (OF_THE_PAGE,) = re.findall(
-    r"```yaml\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), re.DOTALL
+    r"```yaml\n(.*?)```", (ROOT / "docs" / "developing.md").read_text(encoding="utf-8"), re.DOTALL
 )
 SIZE = {"width": 6, "blocks": 1, "spacing_mm": [3.0, 3.0, 4.0], "patch": [12, 32, 32]}
 

@@ -37,7 +37,7 @@ ASSUMED_B = 1400.0  # s/mm², of each case's high-b image, whatever it states; t
 PHASE_VOXEL_MM = 2.0  # of the readout; a diffusion image that was interpolated later still moved by these
 SLOW_MM, FAST_MM = 90.0, 45.0  # how fast the field varies that a shim leaves over, as in the phantoms
 # Standard deviation of the Gaussian by which displacements of neighboring slices are made alike; chosen on phantoms and
-# on three exams (docs/trials.md), and short against `FAST_MM`.
+# on three exams (docs/not-shipped.md), and short against `FAST_MM`.
 ACROSS_SLICES_MM = 10.0
 _READOUT_S, _SHIM_SLOW_HZ, _SHIM_FAST_HZ = 0.042, 18.0, 8.0  # of a scan that is distorted once
 _PER_MM2 = 1e-6
