@@ -34,8 +34,7 @@ def makeSections(ui: SimpleNamespace, logic: TransferLogic) -> list[Section]:
     study, networks, device = InputsSection(ui, logic), NetworksSection(ui, logic), DeviceSection(ui, logic)
     setup, views = SetupSection(ui, logic), ViewSection(ui, logic)
     run = RunSection(ui, logic, (setup.unavailableReason, networks.unavailableReason))
-    for section in (setup, networks):
-        section.changed.connect(run.update)
+    networks.changed.connect(run.update)
     results, reading = ResultsSection(ui, logic, views.jumpTo, views.suspended), ReadingSection(ui, logic, views)
     quality, diffusion = QualitySection(ui, logic), DiffusionSection(ui, logic)
     sectors, dicom = SectorMapSection(ui, logic, views.jumpTo), DicomSection(ui, logic)

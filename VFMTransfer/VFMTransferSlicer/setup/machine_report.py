@@ -82,7 +82,6 @@ def _spellingsOf(folder: str) -> re.Pattern[str]:
 Report = dict[str, Any]
 
 _REQUIRED = ("numpy", "scipy", "SimpleITK", "pydicom", "pillow", "jinja2")
-_RECOMMENDED = ("psutil",)  # free memory, and the children of a worker that is ended
 RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 _DEVICES = {
     "cuda": "NVIDIA GPU",
@@ -93,8 +92,6 @@ _DEVICES = {
     "cpu": "CPU",
 }
 _GPUS = ("cuda", "tensorrt", "coreml", "mps")
-# Windows refuses longer paths, unless long ones are switched on; PyTorch's own folders take up to about so much.
-_MAX_PATH, _DEEPEST_TORCH = 260, 170
 # Doctor's sentences are for a terminal too; the panel has buttons instead.
 _COMMAND = re.compile(r"[.;]? (?:Run|run): .*$", re.DOTALL)
 
@@ -109,29 +106,19 @@ def lacking(report: Report) -> list[str]:
     return [name for name in _REQUIRED if not report["packages"][name]]
 
 
-def toInstall(report: Report) -> list[str]:
-    """What is installed with ONNX Runtime: the packages that are lacking, and those that make a run better."""
-    return [*lacking(report), *(name for name in _RECOMMENDED if not report["packages"][name])]
-
-
 def builds(report: Report) -> list[str]:
     """The packages of ONNX Runtime that are installed; more than one overlap."""
     return [name for name, version in report["packages"].items() if name.startswith("onnxruntime") and version]
 
 
 def needsRepair(report: Report) -> str:
-    """A sentence about what is broken in ONNX Runtime and can be mended; empty where nothing is."""
+    """A sentence about what is broken in ONNX Runtime; empty where nothing is."""
     installed = builds(report)
     if len(installed) > 1:
-        return f"{', '.join(installed)} overlap, so that none works reliably. Press Repair."
-    if "onnxruntime" in report["half_installed"]:
-        return "ONNX Runtime is only half there, as after an install that was stopped. Press Repair."
+        return f"{', '.join(installed)} overlap, so that none works reliably. Press Install."
     onnx = report["runtimes"]["onnx"]
-    if installed and "error" in onnx:
-        return f"{installed[0]} is installed, but does not work: {plain(onnx['error'])} Press Repair."
-    if installed and onnx["devices"].get("cpu"):
-        return f"{installed[0]} is installed, but computes nothing: {plain(onnx['devices']['cpu'])} Press Repair."
-    return ""
+    reason = onnx.get("error") or onnx["devices"].get("cpu")
+    return f"{installed[0]} does not work: {plain(reason)} Press Install." if installed and reason else ""
 
 
 def gpuUnavailableReason(report: Report) -> str:
@@ -139,16 +126,12 @@ def gpuUnavailableReason(report: Report) -> str:
     if any(_works(report, runtime, device) for runtime in RUNTIMES for device in _GPUS):
         return ""
     if not report["machine"]["nvidia_gpus"]:
-        if report["machine"]["system"].startswith("Darwin"):
-            return "Networks run on the CPU: on a Mac only networks of slices, or PyTorch, can use the GPU."
         return "Networks run on the CPU: no NVIDIA GPU with a working driver was found."
     gpu = report["machine"]["nvidia_gpus"][0].partition(",")[0]
-    onnx = report["runtimes"]["onnx"]
     if "onnxruntime-gpu" not in builds(report):
-        has = "is not installed" if "error" in onnx else "is a build without GPU"
-        return f"{gpu} is not used: ONNX Runtime {has}. Install the one for NVIDIA GPUs under Setup."
-    reason = onnx.get("error") or onnx["devices"]["cuda"]
-    return f"{gpu} is not used: {plain(reason)}"
+        return f"{gpu} is not used: install the ONNX Runtime for NVIDIA GPUs under Setup."
+    onnx = report["runtimes"]["onnx"]
+    return f"{gpu} is not used: {plain(onnx.get('error') or onnx['devices']['cuda'])}"
 
 
 def devices(report: Report, runtime: str = "auto") -> dict[str, str]:
@@ -175,19 +158,22 @@ def nvidiaDriver(report: Report) -> int:
 
 def statusLines(report: Report) -> list[str]:
     """What the panel shows of this computer, most important first, each line short enough for a narrow panel."""
-    return [
-        line
-        for line in (
-            _readiness(report),
-            f"This Python lacks {', '.join(lacking(report))}. Press Install." if lacking(report) else "",
-            needsRepair(report),
-            gpuUnavailableReason(report),
-            _torchLine(report),
-            _placeLine(report),
-            *_longPath(report),
-        )
-        if line
-    ]
+    missing, default, place = lacking(report), report["default"], report["site_packages"]
+    if default is not None and not missing:
+        version = report["runtimes"][default["runtime"]]["version"]
+        device = devices(report, default["runtime"]).get(default["device"], default["device"])
+        ready = f"Ready: {RUNTIMES[default['runtime']]} {version} on {device}."
+    else:
+        ready = f"To install: {', '.join(missing or ['ONNX Runtime'])}. Press Install."
+    torch = report["runtimes"]["torch"]
+    if "version" in torch:
+        pytorch = f"PyTorch {torch['version']}."
+    elif report["packages"]["torch"]:
+        pytorch = f"PyTorch does not work: {plain(torch['error'])}"
+    else:
+        pytorch = "PyTorch: not installed; only importing checkpoints needs it."
+    python = f"Python {report['python']}, {place['free_disk_gb']:.0f} GB free."
+    return [line for line in (ready, needsRepair(report), gpuUnavailableReason(report), pytorch, python) if line]
 
 
 def plain(sentence: str) -> str:
@@ -212,41 +198,6 @@ def _numbered(report: Report, device: str, title: str) -> dict[str, str]:
     return {f"{device}:{index}": f"{index}: {name}" for index, name in enumerate(names)}
 
 
-def _readiness(report: Report) -> str:
-    default = report["default"]
-    if default is not None and lacking(report):
-        return ""
-    if default is None:
-        return "" if needsRepair(report) else "Nothing that runs networks is installed yet. Press Install."
-    version = report["runtimes"][default["runtime"]]["version"]
-    device = devices(report, default["runtime"]).get(default["device"], _DEVICES[default["device"]])
-    return f"Ready: {RUNTIMES[default['runtime']]} {version} on {device}."
-
-
-def _torchLine(report: Report) -> str:
-    torch = report["runtimes"]["torch"]
-    if "version" in torch:
-        lacking = [name for name in ("safetensors", "onnx") if not report["packages"][name]]
-        return f"PyTorch {torch['version']}" + (f", without {', '.join(lacking)}: press PyTorch." if lacking else ".")
-    if report["packages"]["torch"] or "torch" in report["half_installed"]:
-        return f"PyTorch does not work: {plain(torch['error'])}"
-    return "PyTorch: not installed; only importing checkpoints needs it."
-
-
-def _placeLine(report: Report) -> str:
-    place = report["site_packages"]
-    locked = "" if place["writable"] else "; its folder of packages cannot be written"
-    return f"Python {report['python']}, {place['free_disk_gb']:.0f} GB free{locked}."
-
-
-def _longPath(report: Report) -> list[str]:
-    """A warning where PyTorch's paths grow too long for Windows."""
-    length = report["site_packages"]["path_length"]
-    if sys.platform != "win32" or length + _DEEPEST_TORCH <= _MAX_PATH:
-        return []
-    return [f"The folder of packages has a path of {length} characters; PyTorch may not fit. Install Slicer nearer C:."]
-
-
 def reportText(report: Report, describe: Callable[[Report], str], versions: dict[str, str]) -> str:
     """The report for whoever helps: without folders, for they may bear names.
 
@@ -257,9 +208,4 @@ def reportText(report: Report, describe: Callable[[Report], str], versions: dict
     """
     models = {**report["models"], "folder": report["models"]["folder"] and "the user's folder"}
     programs = ", ".join(f"{name} {version}" for name, version in versions.items())
-    place = report["site_packages"]
-    rights = "writable" if place["writable"] else "not writable"
-    packages = (
-        f"Folder of packages: {rights}, path of {place['path_length']} characters, {place['free_disk_gb']} GB free"
-    )
-    return withoutNames("\n".join((programs, describe({**report, "models": models}), packages)))
+    return withoutNames("\n".join((programs, describe({**report, "models": models}))))
