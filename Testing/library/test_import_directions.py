@@ -42,11 +42,6 @@ def test_the_prediction_path_imports_no_torch(module):
     assert loaded_by(f"import {module}").isdisjoint(HEAVY)
 
 
-def test_advice_takes_the_base_install_alone():
-    loaded = loaded_by("from VFMTransferLib.cli import main; assert main(['advise', 'lesion-segmentation']) == 0")
-    assert loaded.isdisjoint({*HEAVY, "sklearn", "yaml"})
-
-
 def test_listing_bundles_loads_no_task_but_those_that_check_what_was_fitted():
     code = (
         "from VFMTransferLib.bundles.catalog import list_bundles; assert list_bundles(); import sys; "

@@ -38,10 +38,7 @@ COMMANDS = (
     data.add_data,
     training.add_finetune,
     training.add_pretrain,
-    study.add_advise,
     study.add_study,
-    study.add_forecast,
-    study.add_savings,
     data.add_phantom,
     models.add_doctor,
 )

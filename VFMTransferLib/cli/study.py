@@ -1,7 +1,4 @@
-"""Commands around a transfer study: `study` trains and measures it, `study report` summarizes its tables, `forecast`
-judges on it whether estimators tell what a pretraining gains, `advise` states the outcome, and `savings` computes what
-pretraining saves.
-"""
+"""Commands around a transfer study: `study` trains and measures it, `study report` summarizes its tables."""
 
 from __future__ import annotations
 
@@ -11,13 +8,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.terms import RESEARCH_USE
-from ..tasks import TASKS
-from .shared import Commands, add_command, add_json, add_output, print_answer, progress_lines, sentence
+from .shared import Commands, add_command, add_output, sentence
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -123,84 +117,6 @@ def run_report(args: argparse.Namespace) -> None:
         gain = f"RPG of {row.metric} {gain_text(row)}, {reached_text(row)}"
         lines.append(f"{row.encoder}, {row.task}: {gain}{distance}{speed}")
     print("\n".join([*lines, str(summary), str(page)]))
-
-
-def add_forecast(commands: Commands) -> None:
-    summary = "Evaluate on a finished transfer study whether estimators predict the gain from pretraining"
-    parser = add_command(commands, "forecast", summary, run_forecast)
-    parser.add_argument("study", type=Path, metavar="FOLDER", help="a finished transfer study, with its work folder")
-    add_output(parser, "where estimates.csv and forecast.csv go (default: the study)", required=False)
-    parser.add_argument("--resume", action="store_true", help="keep estimates that are there already")
-    add_json(parser)
-
-
-def run_forecast(args: argparse.Namespace) -> None:
-    from ..study.advice import forecast_lines
-    from ..study.estimators import try_estimators
-    from ..study.forecast import lacking_seeds
-    from ..study.tables import read_tables, without_nan
-
-    with progress_lines() as on_progress:
-        forecasts = try_estimators(args.study, args.output, resume=args.resume, on_progress=on_progress)
-    lacking = lacking_seeds(read_tables(args.study).runs) if forecasts else ()
-    lines = forecast_lines(forecasts, lacking)
-    print_answer(args, {"forecasts": [without_nan(asdict(row)) for row in forecasts]}, lines)
-
-
-def add_advise(commands: Commands) -> None:
-    summary = "Report what a finished transfer study found for a task, and whether gains can be predicted"
-    parser = add_command(commands, "advise", summary, run_advise, epilog=RESEARCH_USE)
-    parser.add_argument("task", choices=list(TASKS), metavar="TASK", help=", ".join(TASKS))
-    parser.add_argument(
-        "--study", type=Path, metavar="FOLDER", help="a finished transfer study (default: the one that ships)"
-    )
-    add_json(parser)
-
-
-def run_advise(args: argparse.Namespace) -> None:
-    from ..core.errors import DatasetError
-    from ..study.advice import advice_document, advice_lines, advise, shipped_study
-    from ..study.forecast import read_finished_study
-    from ..study.tables import RUNS
-
-    if args.study is not None and not (args.study / RUNS).is_file():
-        raise DatasetError(f"'{args.study}' must be the folder of a finished study, but has no {RUNS}. Check the path.")
-    advice = advise(args.task, read_finished_study(args.study or shipped_study(), args.task))
-    print_answer(args, advice_document(advice), [*advice_lines(advice), RESEARCH_USE])
-
-
-def add_savings(commands: Commands) -> None:
-    summary = "Compute what starting from pretrained weights saves in hours and money"
-    parser = add_command(commands, "savings", summary, run_savings)
-    parser.add_argument(
-        "--scratch-hours", type=float, required=True, metavar="H", help="device-hours of one training from scratch"
-    )
-    parser.add_argument(
-        "--convergence",
-        type=float,
-        required=True,
-        metavar="C",
-        help="share of these that the pretrained arm needs to the same quality, e.g. 0.4",
-    )
-    parser.add_argument(
-        "--planned", type=int, default=1, metavar="N", help="fine-tunings that are planned (default: 1)"
-    )
-    parser.add_argument("--price", type=float, default=0.0, metavar="P", help="of a device-hour, in any currency")
-    add_json(parser)
-
-
-def run_savings(args: argparse.Namespace) -> None:
-    from ..study.summary import DEFINITIONS, savings
-
-    found = savings(args.scratch_hours, args.convergence, args.planned, args.price)
-    lines = (
-        f"{args.scratch_hours:g} h x (1 - {args.convergence:g}) = {found.device_hours_each:g} device-hours "
-        "saved by each fine-tuning",
-        f"x {args.planned} planned = {found.device_hours:g} device-hours",
-        f"x {args.price:g} a device-hour = {found.money:g}",
-        DEFINITIONS["savings"],
-    )
-    print_answer(args, {**asdict(found), "definition": DEFINITIONS["savings"]}, lines)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The transfer study: its configuration, runs, sweep, tables, summary and forecast.
+"""The transfer study: its configuration, runs, sweep, tables and summary.
 
 Imports `core` to `training`.
 """

@@ -1,4 +1,4 @@
-"""Features of an encoder for cases, layer by layer and patch by patch, and how far fine-tuning moved them.
+"""Features of an encoder for cases, layer by layer, and how far fine-tuning moved them.
 
 A case is seen through a few of the windows, or slices, that prediction takes: those with the prostate, the same ones
 each time, so that features before and after fine-tuning are of the same tissue. Each family defines its layers.
@@ -12,12 +12,11 @@ which features that did not move at all would have a negative distance.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.spatial.distance import cdist, pdist
 from torch import Tensor, nn
 
@@ -25,19 +24,15 @@ from ..core.placement import Prepared, cut
 from ..core.volume import IntTriple, Volume
 from ..encoders.base import ModelSpec, family_of
 from ..inference.windows import network_input
-from ..tasks import find_task, task_of
 from ..tasks.base import LabeledCase
-from ..tasks.training import class_number
 from ..training.samples import prepare_labeled
 from .tables import DistanceRow
 
 ENCODER = "encoder"
 MOST_WINDOWS = 4  # of a case: of slices a sample of the gland's extent, of volumes nearly all that there are
-MOST_PATCHES = 4000
 MIN_CASES = 3
 PERMUTATIONS = 999
 BANDWIDTH_SCALES = (0.5, 2.0)
-_LEAST_TISSUE = 0.5
 _SHARE_OF_BEST = 0.5  # a window counts as showing the gland from half as much gland on as the best one shows
 
 
@@ -165,19 +160,6 @@ def paired_mmd2(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
     return _mean_of_different(_h_matrix(x, y, bandwidth))
 
 
-def unpaired_mmd2(x: np.ndarray, y: np.ndarray, bandwidth: float | None = None) -> float:
-    """The unbiased squared maximum mean discrepancy of two unrelated samples (cases, dimensions) (lemma 6).
-
-    By default the bandwidth is the median heuristic over both.
-    """
-    x, y = _checked(x), _checked(y)
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(f"Both samples must have the same dimensions, got {x.shape[1]} and {y.shape[1]}.")
-    width = median_bandwidth(x, y) if bandwidth is None else bandwidth
-    within = _mean_of_different(_kernel(x, x, width)) + _mean_of_different(_kernel(y, y, width))
-    return within - 2 * float(_kernel(x, y, width).mean())
-
-
 def _h_matrix(x: np.ndarray, y: np.ndarray, bandwidth: float) -> np.ndarray:
     """h(i, j) = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)."""
     cross = _kernel(x, y, bandwidth)
@@ -200,74 +182,3 @@ def _checked(features: np.ndarray) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError("Features must be finite numbers, but some are not. The network may have diverged.")
     return array
-
-
-@dataclass(frozen=True)
-class PatchTable:
-    """Patches of several cases: features (patches, channels), target and number of the case (patches,)."""
-
-    features: np.ndarray
-    target: np.ndarray
-    cases: np.ndarray
-
-
-def patch_tables(
-    networks: Sequence[nn.Module], spec: ModelSpec, labeled_cases: Iterable[LabeledCase], seed: int = 0
-) -> list[PatchTable]:
-    """Patches of cases as several networks see them, with what the task asks there; a table for each network.
-
-    A patch is as large as a place of the family's map of features. Those count that hold prostate, where the task is
-    about it and somebody marked it; of very many some are drawn by `seed`, for all networks the same. The target is the
-    training's `patch_maps`; of a classification it is the number of the class: there a row is a case, whose features
-    are the encoder's own. DatasetError if a case lacks what its task needs.
-    """
-    if any(network.training for network in networks):
-        raise ValueError("Patches must be taken in evaluation mode; call network.eval() first.")
-    features: list[list[np.ndarray]] = [[] for _ in networks]
-    targets, numbers = [], []
-    for number, labeled in enumerate(labeled_cases):  # each case is prepared once
-        (case,) = feature_cases([labeled], spec)
-        if task_of(spec).output == "classification":
-            found = [encoder_features(network, spec, [case])[ENCODER] for network in networks]
-            target = np.array([float(class_number(labeled, spec))])
-        else:
-            found, target = _case_patches(networks, spec, labeled, case)
-        for own, seen in zip(features, found, strict=True):
-            own.append(seen)
-        targets.append(target)
-        numbers.append(np.full(len(target), number))
-    target, cases = np.concatenate(targets), np.concatenate(numbers)
-    kept = np.arange(len(target))
-    if len(kept) > MOST_PATCHES:
-        kept = np.sort(np.random.default_rng(seed).choice(kept, MOST_PATCHES, replace=False))
-    return [PatchTable(np.concatenate(own)[kept], target[kept], cases[kept]) for own in features]
-
-
-def _case_patches(
-    networks: Sequence[nn.Module], spec: ModelSpec, labeled: LabeledCase, case: FeatureCase
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """For each network features (patches, channels) of all windows of a case; the target (patches,)."""
-    task = find_task(labeled.task)
-    training = task.training()
-    wanted, tissue = training.patch_maps(labeled, case.prepared, spec)
-    gland = np.ones_like(tissue)
-    if labeled.gland is not None and not task.finds_gland:
-        gland = (labeled.gland.resample_to(case.prepared.geometry, "nearest").array > 0).astype(np.float32)
-    stacked = np.stack([wanted * tissue, tissue, gland])
-    found: list[list[np.ndarray]] = [[] for _ in networks]
-    targets = []
-    for start in case.starts:
-        inputs = case.inputs(spec, start)
-        with torch.inference_mode():
-            maps = [family_of(spec).patch_features(network, spec, inputs) for network in networks]  # each (C, d, h, w)
-        grid, window = maps[0].shape[1:], cut(stacked, start, case.prepared.patch)
-        if not spec.is_slice_based:  # what is left over behind the last stride belongs to no patch
-            window = window[(slice(None), *(slice(n - n % g) for n, g in zip(window.shape[1:], grid, strict=True)))]
-        volume = torch.from_numpy(np.ascontiguousarray(window, np.float64))
-        depth, height, width = grid
-        weighted, share, of_gland = F.adaptive_avg_pool3d(volume, (depth, height, width)).numpy()
-        there = (share >= _LEAST_TISSUE) & (of_gland > 0)
-        targets.append(training.patch_value(weighted[there] / share[there]))
-        for own, features in zip(found, maps, strict=True):
-            own.append(features.flatten(1).T.double().numpy()[there.ravel()])
-    return [np.concatenate(own) for own in found], np.concatenate(targets)

@@ -131,17 +131,6 @@ class TaskTraining(ABC, Generic[AnyTask]):
         """What `on_the_fly` returns: a dataclass of tensors and of what JSON holds, so that it can lie on disk."""
         return None
 
-    def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
-        """What a linear estimate predicts of each patch: a map (D, H, W) of which it is the mean, and where the map
-        counts, 0 or 1.
-        """
-        wanted = self.targets(labeled, prepared, spec)[0]
-        return wanted, np.ones_like(wanted)
-
-    def patch_value(self, mean: np.ndarray) -> np.ndarray:
-        """What is estimated, of the mean over each patch (patches,)."""
-        return mean
-
 
 class ResidualTraining(TaskTraining[ImageTask]):
     """Maps: what a network adds to an image, in standard deviations of the image that it sees; that image."""
@@ -160,14 +149,6 @@ class ResidualTraining(TaskTraining[ImageTask]):
         Most places have none to add: an absolute error is content with nothing for longer than a short training lasts.
         """
         return ((output.float() - batch.target[:, :1]) / TYPICAL_DETAIL).square().mean()
-
-    def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
-        """The square of what is missing, whose mean's root is estimated."""
-        wanted = self.targets(labeled, prepared, spec)[0] ** 2
-        return wanted, np.ones_like(wanted)
-
-    def patch_value(self, mean: np.ndarray) -> np.ndarray:
-        return np.sqrt(mean)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from VFMTransferLib.study.features import (
     gland_shares,
     median_bandwidth,
     paired_mmd2,
-    unpaired_mmd2,
 )
 
 SEEDS = (0, 1, 2)
@@ -311,21 +310,3 @@ def test_bandwidth_is_the_median_distance_and_its_sensitivity_is_told():
 def test_features_that_cannot_be_compared_are_refused(before, after):
     with pytest.raises(ValueError, match="must be"):
         distance_to_pretraining(before, after)
-
-
-def test_the_unpaired_distance_is_the_sum_over_pairs_and_near_zero_for_alike_samples():
-    rng = np.random.default_rng(3)
-    x, y = rng.normal(size=(6, 2)), rng.normal(size=(4, 2)) + 1
-    kernel = lambda a, b: np.exp(-((a - b) ** 2).sum() / (2 * 0.7**2))  # noqa: E731
-    within_x = sum(kernel(x[i], x[j]) for i in range(6) for j in range(6) if i != j) / 30
-    within_y = sum(kernel(y[i], y[j]) for i in range(4) for j in range(4) if i != j) / 12
-    across = sum(kernel(a, b) for a in x for b in y) / 24
-    assert unpaired_mmd2(x, y, 0.7) == pytest.approx(within_x + within_y - 2 * across)
-    alike = [unpaired_mmd2(rng.normal(size=(40, 3)), rng.normal(size=(30, 3))) for _ in range(20)]
-    assert abs(np.mean(alike)) < 0.01
-    assert unpaired_mmd2(rng.normal(size=(40, 3)), rng.normal(size=(30, 3)) + 2) > 0.3
-
-
-def test_the_unpaired_distance_needs_the_same_dimensions():
-    with pytest.raises(ValueError, match="same dimensions"):
-        unpaired_mmd2(np.zeros((4, 2)), np.zeros((4, 3)))

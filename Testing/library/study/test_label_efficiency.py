@@ -18,7 +18,6 @@ from VFMTransferLib.metrics.classification import auroc
 from VFMTransferLib.metrics.detection import Candidate, average_precision
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.config import CONFIG, PHANTOMS, REAL, RunKey, planned_runs, read_config
-from VFMTransferLib.study.forecast import read_finished_study
 from VFMTransferLib.study.intervals import Means, mean_over_cases
 from VFMTransferLib.study.label_efficiency import EFFICIENCY, EfficiencyRow, label_efficiency, replaced_cases
 from VFMTransferLib.study.run import run_one, run_sha256, trained_run
@@ -26,7 +25,6 @@ from VFMTransferLib.study.summary import AREA, LESIONS, PRECISION, SAID, TRUE, s
 from VFMTransferLib.study.sweep import Sweep
 from VFMTransferLib.study.tables import (
     CANDIDATES,
-    SPLIT,
     CandidateRow,
     MetricRow,
     RunRow,
@@ -413,30 +411,6 @@ def rows_of(size, arm, values, source=PHANTOMS):
         for c in range(cases)
     ]
     return runs, metrics
-
-
-def test_advice_replaces_cases_up_to_all_phantoms_as_the_page_does(tmp_path):
-    runs, metrics = [], []
-    for size, arms in ((1, (0.5, 0.7)), (2, (0.55, 0.75)), (0, (0.9, 0.92))):
-        for arm, value in zip(("scratch", "pretrained"), arms, strict=True):
-            found = rows_of(size, arm, np.full((2, 4), value), PHANTOMS if size else "")
-            runs, metrics = runs + found[0], metrics + found[1]
-    tables = StudyTables(tuple(runs), tuple(metrics))
-    write_tables(tables, tmp_path)
-    (unknown,) = {
-        row.replaced_cases for row in read_finished_study(tmp_path, TASK).few_labels if row.labelled_cases == 1
-    }
-    assert math.isnan(unknown)
-    own = {"validation": [], "test": [], "train": ["phantom-0000"] * 24}
-    document = {"train": ["phantom-0000"] * 3, "tasks with phantoms of their own": {TASK: own}}
-    (tmp_path / SPLIT).write_text(json.dumps(document))
-    for task in (TASK, None):
-        assert read_finished_study(tmp_path, task).few_labels == label_efficiency(tables, {TASK: 24})
-    assert [row.labelled_cases for row in label_efficiency(tables, {TASK: 24})] == [1, 2, 24]
-    assert all(math.isfinite(row.replaced_cases) for row in label_efficiency(tables, {TASK: 24})[:2])
-    (tmp_path / SPLIT).write_text(json.dumps({"train": 3}))
-    with pytest.raises(DatasetError, match=r"^split\.json must be that of a study"):
-        read_finished_study(tmp_path, TASK)
 
 
 def lesion_rows(arm: str, seed: int, confidence_of_hits: float, marks: bool = True) -> StudyTables:

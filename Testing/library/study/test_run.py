@@ -35,8 +35,6 @@ from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study import run as study_run
 from VFMTransferLib.study import sweep as sweep_module
 from VFMTransferLib.study.config import RunKey, pretraining, read_config
-from VFMTransferLib.study.estimators import try_estimators
-from VFMTransferLib.study.forecast import EstimateRow
 from VFMTransferLib.study.run import TrainedStudy, run_one, trained_run, training_config
 from VFMTransferLib.study.summary import summarize
 from VFMTransferLib.study.sweep import Sweep
@@ -44,7 +42,6 @@ from VFMTransferLib.study.tables import (
     CandidateRow,
     collect_tables,
     read_result,
-    read_rows,
     read_tables,
     results_in,
     write_result,
@@ -663,8 +660,6 @@ def test_several_pretrainings_of_an_encoder_are_arms_of_their_own_beside_one_fro
     }
     starting = {name: read_bundle(folder / "work" / "pretrained" / f"profound-{name}") for name in starts}
     assert {name: bundle.training["pretext"] for name, bundle in starting.items()} == {n: n for n in starts}
-    try_estimators(folder)
-    assert {row.encoder for row in read_rows(folder / "estimates.csv", EstimateRow)} == {row.encoder for row in rows}
 
 
 def test_with_patience_a_run_states_why_it_ended_and_is_read_again_as_it_is(tmp_path):

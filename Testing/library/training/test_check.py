@@ -299,16 +299,3 @@ def test_the_command_says_what_it_found_as_json(tmp_path, capsys):
     answer = json.loads(capsys.readouterr().out)
     assert answer["fit"] is True
     assert answer["cases"][0]["labels"] == {"gland": [0, 1]}
-
-
-def test_savings_show_their_formula(capsys):
-    assert main(["savings", "--scratch-hours", "10", "--convergence", "0.4", "--planned", "5", "--price", "2"]) == 0
-    output = capsys.readouterr().out
-    assert "10 h x (1 - 0.4) = 6 device-hours" in output
-    assert "= 60" in output
-
-
-@pytest.mark.parametrize("hours", ["-1", "nan", "inf"])
-def test_savings_refuse_numbers_that_cannot_be(capsys, hours):
-    assert main(["savings", f"--scratch-hours={hours}", "--convergence", "0.4"]) == 1
-    assert "0 or more" in capsys.readouterr().err

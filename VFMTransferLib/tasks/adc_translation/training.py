@@ -30,8 +30,3 @@ class AdcTraining(TaskTraining[AdcTranslation]):
 
     def loss(self, output: Tensor, batch: Batch, spec: ModelSpec, class_weights: Sequence[float]) -> Tensor:
         return image_loss(output, batch.target[:, :1], batch.target[:, 1:2])
-
-    def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
-        """The mean ADC of the tissue, 1e-3 mm²/s."""
-        adc, weight = self.targets(labeled, prepared, spec)
-        return adc, (weight > 0).astype(np.float32)

@@ -76,11 +76,6 @@ class DistortionTraining(TaskTraining[DistortionCorrection]):
     def on_the_fly(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> OnTheFlyDistortion:
         return on_the_fly_distortion(labeled, prepared, spec)
 
-    def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
-        """The mean displacement of the tissue, mm."""
-        maps = self.targets(labeled, prepared, spec)
-        return maps[0], (maps[-1] > 0).astype(np.float32)
-
 
 def displacement_loss(along_mm: Tensor, maps: Tensor, axis: int, step_mm: float) -> Tensor:
     """Mean absolute error of one sample's displacement ([D,] H, W) in tissue, and of the image that follows from it.

@@ -14,7 +14,6 @@ from ...encoders.base import ModelSpec
 from ...encoders.layers import tissue_loss
 from ..base import LabeledCase
 from ..lesions import class_map
-from ..segmentation import soft_mask
 from ..training import Batch, TaskTraining, lesion_loss, stacked
 from .task import LesionSegmentation
 
@@ -31,8 +30,3 @@ class LesionTraining(TaskTraining[LesionSegmentation]):
 
     def crop_masks(self, labeled: LabeledCase) -> Sequence[Volume]:
         return (labeled.masks[Label.CSPCA],)
-
-    def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
-        """The share of a patch that is clinically significant cancer."""
-        wanted = soft_mask(labeled.masks[Label.CSPCA]).resample_to(prepared.geometry).array
-        return wanted, np.ones_like(wanted)

@@ -26,7 +26,3 @@ class SuperResolutionTraining(ResidualTraining):
         wanted, counts = batch.target[:, :1], batch.target[:, 2:3]
         square = ((output.float() - wanted) / TYPICAL_DETAIL).square()
         return (square * counts).sum() / counts.sum().clamp(min=1)
-
-    def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
-        residual, _, counts = self.targets(labeled, prepared, spec)
-        return residual**2, counts
