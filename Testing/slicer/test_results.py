@@ -85,8 +85,8 @@ class ResultsTest(PanelTest):
         self.assertIn("no such file or directory", self.ui.exportStatusLabel.text)
 
     def test_what_cannot_be_saved_says_why(self):
-        self.assertFalse(self.ui.exportSegButton.enabled)
-        self.assertIn("loaded from DICOM", self.ui.exportSegButton.toolTip)
+        self.assertFalse(self.ui.exportDicomButton.enabled)
+        self.assertIn("loaded from DICOM", self.ui.exportDicomButton.toolTip)
         slicer.mrmlScene.Clear()
         slicer.app.processEvents()
         for button in (self.ui.exportReportButton, self.ui.exportCsvButton, self.ui.exportSceneButton):

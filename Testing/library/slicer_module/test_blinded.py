@@ -2,7 +2,6 @@
 
 import random
 import re
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -21,7 +20,6 @@ from VFMTransferSlicer.reading.blinded import (
 )
 from VFMTransferSlicer.reading.readings import (
     COLUMNS,
-    FEWEST_FOR_SIGNIFICANCE,
     Tally,
     newTable,
     readCsv,
@@ -92,12 +90,6 @@ def test_the_side_becomes_the_network_that_was_there(order, side):
 # ---- one reading
 
 
-def test_an_answer_holds_the_seconds_and_the_time_with_its_zone():
-    reading = a_session().answer(Side.RIGHT, 5)
-    assert (reading.seconds, reading.time) == (12.3, "2026-03-01T09:30:00+01:00")
-    assert (reading.side, reading.confidence, reading.isRevealed) == (Side.RIGHT, 5, False)
-
-
 def test_the_time_counts_from_the_first_moment_when_the_views_are_shown():
     now = [0.0]
     session = BlindedReading(a_subject(), clock=lambda: now[0])
@@ -107,28 +99,11 @@ def test_the_time_counts_from_the_first_moment_when_the_views_are_shown():
     assert session.answer(Side.LEFT, 3).seconds == 12.5
 
 
-def test_an_answer_before_the_views_are_shown_took_no_time():
-    assert BlindedReading(a_subject(), clock=iter((3.0, 3.0)).__next__).answer(Side.LEFT, 3).seconds == 0.0
-
-
 def test_a_study_that_is_resumed_keeps_its_order_and_its_time_goes_on():
     former = a_session().answer(Side.LEFT, 2)
     later = a_session(former, seconds=(7.0, 8.0), seed=2)
     assert later.order == orderOf(former.seal)
     assert later.answer(Side.RIGHT, 3).seconds == pytest.approx(former.seconds + 1)
-
-
-def test_a_study_that_is_resumed_with_the_networks_in_the_other_places_looks_the_same():
-    former = a_session().answer(Side.LEFT, 2)
-    later = a_session(former, swapped=True)
-    before = [a_subject().networks[arm] for arm in orderOf(former.seal)]
-    assert [a_subject(swapped=True).networks[arm] for arm in later.order] == before
-    assert later.answer(Side.LEFT, 2).preferred == former.preferred
-
-
-def test_a_revealed_study_is_not_read_again():
-    with pytest.raises(ReadingError, match="must be read before its networks are revealed, but those of 'T2"):
-        a_session(a_reading(isRevealed=True))
 
 
 @pytest.mark.parametrize("confidence", [0, 6])
@@ -159,29 +134,9 @@ def test_a_study_is_known_by_its_voxels_and_not_by_its_name():
     assert not subjectOf(run).isSameAs(other)
 
 
-def test_one_network_is_not_enough():
-    with pytest.raises(ReadingError, match="two networks, but there are 1"):
-        subjectOf(a_run(a_scene(), an_arm("a", "1")))
-
-
 def test_a_network_is_not_compared_with_itself():
     with pytest.raises(ReadingError, match="two different networks"):
         subjectOf(a_run(a_scene(), an_arm("a", "1"), an_arm("copy of a", "1")))
-
-
-def test_numbers_alone_are_not_read():
-    run = a_run(a_scene(), an_arm("a", "1"), an_arm("b", "2"))
-    run.task = "classification"
-    with pytest.raises(ReadingError, match="something to look at"):
-        subjectOf(run)
-
-
-def test_a_study_that_was_deleted_cannot_be_read():
-    scene = a_scene()
-    run = a_run(scene, an_arm("a", "1"), an_arm("b", "2"))
-    scene.RemoveNode(run.about)
-    with pytest.raises(ReadingError, match="was deleted"):
-        subjectOf(run)
 
 
 # ---- the table in the scene
@@ -194,19 +149,6 @@ def test_nothing_in_the_table_says_which_was_which_until_it_is_revealed(table):
     table.reveal()
     cells = {name: table.node.GetCellText(0, column) for column, name in enumerate(COLUMNS)}
     assert {cells["left"], cells["preferred"]} <= {"A", "B"}
-
-
-def test_a_table_gives_back_what_was_put_in(table):
-    readings = [a_reading("one"), a_reading("two, 'quoted' ß", Side.EQUAL, 2)]
-    for reading in readings:
-        table.put(reading)
-    assert table.readings() == readings
-
-
-def test_a_change_of_mind_replaces_the_reading(table):
-    for reading in (a_reading("one"), a_reading("two"), a_reading("one", Side.RIGHT)):
-        table.put(reading)
-    assert [(one.subject.case, one.side) for one in table.readings()] == [("one", Side.RIGHT), ("two", Side.LEFT)]
 
 
 def test_after_it_was_revealed_a_reading_is_final(table):
@@ -223,19 +165,6 @@ def test_the_table_survives_saving_and_loading(table, tmp_path):
     assert saved_and_loaded(table, tmp_path).readings() == table.readings()
 
 
-@pytest.mark.parametrize(
-    ("name", "kept"),
-    [('T2 "ax", 3 mm', "T2 'ax', 3 mm"), ('a"b', "a'b"), ("T2\tax", "T2 ax"), ("T2\r\nax", "T2  ax")],
-)
-def test_a_name_with_quotes_or_tabs_does_not_break_the_saved_table(table, tmp_path, name, kept):
-    reading = a_reading()
-    reading = replace(reading, subject=replace(reading.subject, case=name))
-    table.put(reading)
-    (found,) = saved_and_loaded(table, tmp_path).readings()
-    assert found == replace(reading, subject=replace(reading.subject, case=kept))
-    assert table.find(reading.subject) == found
-
-
 def saved_and_loaded(table, folder):
     storage = slicer.vtkMRMLTableStorageNode()
     storage.SetFileName(str(folder / "readings.tsv"))
@@ -245,12 +174,6 @@ def saved_and_loaded(table, folder):
     storage.SetFileName(str(folder / "readings.tsv"))
     assert storage.ReadData(again.node)
     return again
-
-
-def test_a_table_that_is_none_of_ours_is_refused(table):
-    table.node.RemoveColumn(0)
-    with pytest.raises(ReadingError, match="lacks case"):
-        table.readings()
 
 
 # ---- the file
@@ -267,14 +190,6 @@ def test_a_file_that_is_no_table_of_readings_is_refused(tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("case,dice\n1,0.9\n", encoding="utf-8")
     with pytest.raises(ReadingError, match=r"'other\.csv' must have the columns .* lacks study, task"):
-        readCsv(path)
-
-
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00 no text", b""])
-def test_a_file_that_is_no_csv_at_all_is_refused(tmp_path, content):
-    path = tmp_path / "other.csv"
-    path.write_bytes(content)
-    with pytest.raises(ReadingError, match=r"other\.csv"):
         readCsv(path)
 
 
@@ -314,14 +229,6 @@ def test_the_sign_test_agrees_with_scipy(a, b):
     assert signTest(a, b) == pytest.approx(binomtest(a, a + b, 0.5).pvalue, rel=1e-12)
 
 
-def test_no_preference_at_all_is_no_evidence():
-    assert signTest(0, 0) == 1.0
-
-
-def test_fewer_readings_than_said_can_never_be_significant():
-    assert signTest(0, FEWEST_FOR_SIGNIFICANCE - 1) >= 0.05 > signTest(0, FEWEST_FOR_SIGNIFICANCE)
-
-
 def test_only_revealed_readings_of_the_same_pair_and_task_count():
     other = Reading(
         Subject("x", "x", "classification", (PRETRAINED, SCRATCH)), "00", Side.LEFT, 1, 1.0, "", isRevealed=True
@@ -337,9 +244,3 @@ def test_only_revealed_readings_of_the_same_pair_and_task_count():
     ]
     assert tallyOf(readings, "anatomy-segmentation", (PRETRAINED, SCRATCH)) == Tally(a=2, b=1, equal=1, sealed=1)
     assert tallyOf(readings, "anatomy-segmentation", (SCRATCH, PRETRAINED)) == Tally(a=1, b=2, equal=1, sealed=1)
-
-
-def test_what_the_tally_tests_is_preferences_without_ties():
-    tally = Tally(a=9, b=1, equal=40, sealed=3)
-    assert tally.preferences == 10
-    assert tally.pValue == pytest.approx(binomtest(9, 10).pvalue)

@@ -13,12 +13,9 @@ from VFMTransferSlicer.views.pairs import (
     OTHER,
     SECOND_ONLY,
     SYNTHETIC,
-    labelDifference,
     labelPair,
     makeDifference,
-    removeDifferences,
     robustLimit,
-    showLegend,
 )
 
 SHAPE = an_oblique_t2w().array.shape
@@ -71,47 +68,12 @@ def test_the_other_order_changes_the_sign_and_the_name(adc_run):
     assert back.GetName() == "T2 difference Left - Right (synthetic)"
 
 
-def test_the_scale_is_symmetric_and_red_is_where_the_first_is_higher(adc_run):
-    difference = makeDifference(adc_run)
-    display = difference.node.GetDisplayNode()
-    assert difference.limit > 0
-    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (-difference.limit, difference.limit)
-    colors = display.GetColorNode()
-    last = colors.GetNumberOfColors() - 1
-    low, middle, high = (np.zeros(4), np.zeros(4), np.zeros(4))
-    for index, color in ((0, low), (last // 2, middle), (last, high)):
-        colors.GetColor(index, color)
-    assert low[2] > low[0] + 0.2
-    assert high[0] > high[2] + 0.2
-    assert tuple(middle) == (0, 0, 0, 1)
-
-
-def test_the_scale_is_shown_with_its_unit(adc_run):
-    difference = makeDifference(adc_run)
-    for _ in range(2):
-        showLegend(difference)
-    assert slicer.vtkSlicerColorLogic.GetNumberOfColorLegendDisplayNodes(difference.node) == 1
-    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(difference.node)
-    assert legend.GetTitleText() == "1e-6 mm²/s"
-    assert legend.GetVisibility()
-
-
 @pytest.mark.parametrize(("highest", "limit"), [(430.0, 500.0), (1.2, 2.0), (0.05, 0.05)])
 def test_the_limit_is_round_and_not_set_by_a_few_bright_voxels(highest, limit):
     array = np.full((20, 30, 40), highest, np.float32)
     array[::2] *= -1
     array[0, 0, :10] = 1e5
     assert robustLimit(array) == pytest.approx(limit)
-
-
-def test_equal_images_have_a_scale_too():
-    assert robustLimit(np.zeros((2, 3, 4), np.float32)) == 1.0
-
-
-def test_where_nothing_differs_there_is_no_limit(adc_run):
-    first, second = (arm.images["adc-synthetic"] for arm in adc_run.arms)
-    slicer.util.updateVolumeFromArray(second, slicer.util.arrayFromVolume(first))
-    assert makeDifference(adc_run).limit == 0
 
 
 def test_a_difference_of_synthetic_images_is_marked_as_synthetic(adc_run):
@@ -154,18 +116,8 @@ def test_labels_come_back_voxel_for_voxel_from_segmentations(scene, t2w):
     np.testing.assert_array_equal(pair.second, second)
 
 
-def test_labels_are_never_interpolated(scene, t2w):
-    node = makeDifference(a_segmentation_run(scene, t2w, *zones())).node
-    assert not hasattr(node.GetDisplayNode(), "GetInterpolate") or not node.GetDisplayNode().GetInterpolate()
-
-
 def test_the_colors_of_a_and_b_are_those_of_the_report():
     assert LABEL_COLORS == {FIRST_ONLY: ARM_A, SECOND_ONLY: ARM_B, OTHER: OTHER_LABEL}
-
-
-def test_equal_labels_differ_nowhere():
-    first, _ = zones()
-    assert not labelDifference(first, first).any()
 
 
 def test_the_next_run_on_the_study_uses_the_same_node(scene, adc_run, t2w):
@@ -177,14 +129,6 @@ def test_the_next_run_on_the_study_uses_the_same_node(scene, adc_run, t2w):
     assert scene.GetNumberOfNodesByClass("vtkMRMLColorTableNode") == 1
 
 
-def test_the_difference_lies_in_the_study(scene, t2w, adc_run):
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Study")
-    hierarchy.CreateItem(study, t2w)
-    node = makeDifference(adc_run).node
-    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
-
-
 def test_volumes_on_two_grids_are_refused(adc_run):
     adc_run.arms[1].images["adc-synthetic"].SetOrigin(1, 2, 3)
     with pytest.raises(GeometryError, match="must lie on one grid"):
@@ -194,33 +138,3 @@ def test_volumes_on_two_grids_are_refused(adc_run):
 def test_one_arm_differs_from_nothing(adc_run):
     adc_run.arms.pop()
     assert makeDifference(adc_run) is None
-
-
-def test_of_a_difference_that_is_removed_nothing_stays(scene, adc_run):
-    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)  # makes it where there is none
-    before = [scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())]
-    showLegend(makeDifference(adc_run, names=("Left", "Right")))
-    removeDifferences(adc_run)
-    assert [scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())] == before
-    removeDifferences(adc_run)
-
-
-def test_a_difference_that_comes_again_has_no_number_in_its_name(adc_run):
-    name = makeDifference(adc_run).node.GetName()
-    removeDifferences(adc_run)
-    assert makeDifference(adc_run).node.GetName() == name
-
-
-def test_a_scale_leaves_the_scene_before_the_colors_that_it_explains(scene, adc_run):
-    showLegend(makeDifference(adc_run))
-    left = []
-
-    @vtk.calldata_type(vtk.VTK_OBJECT)
-    def note(scene, event, node) -> None:
-        left.append(node.GetClassName())
-
-    scene.AddObserver(scene.NodeRemovedEvent, note)
-    removeDifferences(adc_run)
-    legend, display, colors = ("ColorLegendDisplay", "ScalarVolumeDisplay", "ColorTable")
-    places = [left.index(f"vtkMRML{kind}Node") for kind in (legend, display, colors)]
-    assert places == sorted(places), left

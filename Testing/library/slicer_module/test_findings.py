@@ -54,13 +54,6 @@ def test_differences_that_seldom_matter_are_folded_away_and_lesions_are_not():
     assert [finding.volumeMl for finding in found.folded] == [sizes[0]]
 
 
-def test_a_difference_is_placed_in_the_gland():
-    run = a_run(*anatomy_pair())
-    places = [finding.inGland for finding in findingsOf(run).shown]
-    assert places
-    assert all(place.split(", ")[0] in ("left", "right", "midline") for place in places)
-
-
 def test_a_lesion_that_both_mark_is_one_row():
     a, b = lesion_pair()
     (x, y, z), size = a.lesions[0].center_mm, 9.0
@@ -71,16 +64,6 @@ def test_a_lesion_that_both_mark_is_one_row():
     far = replace(near, center_mm=(x + 4.6, y, z))
     kinds = [one.kind for one in findingsOf(a_run(a, replace(b, lesions=(far,)))).shown if one.kind != DIFFERENCE]
     assert sorted(kinds) == sorted(LESION_OF)
-
-
-def test_each_lesion_is_paired_once_with_the_nearest():
-    a, b = lesion_pair()
-    x, y, z = a.lesions[0].center_mm
-    others = tuple(replace(b.lesions[0], center_mm=(x + away, y, z), diameter_mm=9.0) for away in (3.0, 1.0))
-    found = [one for one in findingsOf(a_run(a, replace(b, lesions=others))).shown if one.kind != DIFFERENCE]
-    shared = next(one for one in found if one.kind == SHARED_LESION)
-    assert shared.other.positionRas[0] == -(x + 1.0)
-    assert [one.kind for one in found].count(LESION_OF[1]) == 1
 
 
 def test_lesions_of_both_arms_stand_before_the_differences():
@@ -95,11 +78,6 @@ def test_lesions_of_both_arms_stand_before_the_differences():
     assert second.zone == ""
 
 
-def test_lesions_are_listed_before_the_second_arm_is_there():
-    found = findingsOf(a_run(lesion_pair()[0])).shown
-    assert [finding.kind for finding in found] == ["Lesion of A"]
-
-
 @pytest.mark.parametrize(("many", "note"), [(MAX_FINDINGS, ""), (MAX_FINDINGS + 3, "3 smaller ones are not listed.")])
 def test_specks_are_counted_not_listed(many, note):
     a, _ = lesion_pair()
@@ -108,15 +86,6 @@ def test_specks_are_counted_not_listed(many, note):
     assert len(found.shown) == MAX_FINDINGS
     assert found.note == note
     assert found.shown[0].volumeMl == 1.0
-
-
-def test_a_lesions_place_in_the_gland_is_there_before_its_coordinates():
-    a, b = a_lesion_pair_apart()
-    known = {"position": "right, mid, posterior", "sectors": ("Mid R posterior",), "sector_scheme": "ours"}
-    a = replace(a, lesions=(replace(a.lesions[0], diameter_mm=9.2, **known),))
-    first, second = (found for found in findingsOf(a_run(a, b)).shown if found.kind in LESION_OF)
-    assert (first.inGland, first.sectors, first.diameterMm) == ("right, mid, posterior", "Mid R posterior (ours)", 9.2)
-    assert (second.inGland, second.sectors, second.diameterMm) == ("", "", None)
 
 
 def test_the_size_of_the_prostate_stands_among_the_numbers():
@@ -128,11 +97,3 @@ def test_the_size_of_the_prostate_stands_among_the_numbers():
     assert {cell.text for cell in rows["Transverse, mm"].values()} == {"48"}
     assert list(rows["PSA density, ng/ml²"]) == [Between.A]
     assert rows["PSA density, ng/ml²"][Between.A].text == "0.20"
-
-
-def test_a_diameter_that_was_not_measured_has_no_row():
-    a, b = anatomy_pair()
-    gland = GlandMeasurements(48.0, None, None, None, 33.0, "as given", 6.5, None, 0.197)
-    rows = [row.title for row in numbersOf(a_run(replace(a, gland=gland), b)).rows if row.group == "Prostate"]
-    assert {"Transverse, mm", "PSA density, ng/ml²"} <= set(rows)
-    assert not {"Anteroposterior, mm", "Longitudinal, mm", "Ellipsoid volume, ml"} & set(rows)

@@ -8,14 +8,10 @@ from specs import MODELS
 
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.io.cases import share_inside
-from VFMTransferLib.io.plausibility import adc_unit
 from VFMTransferSlicer.inputs.exporting import gridInWorld
-from VFMTransferSlicer.inputs.geometry import adcUnit, describeGeometry, obliquenessDeg, shareInside
+from VFMTransferSlicer.inputs.geometry import describeGeometry, obliquenessDeg
 
 ANATOMY = MODELS["profound-upernet-anatomy"]
-LESIONS = MODELS["provicnet-fusion"]
-DOUBLING = next(m for m in MODELS.values() if m.task == "super-resolution")
 
 
 @pytest.fixture
@@ -44,32 +40,11 @@ def test_a_line_says_spacing_matrix_plane_obliqueness_and_the_networks_grid(scen
     assert line == "2 × 2.5 × 4 mm · 20 × 18 × 7 · axial, oblique by 30° · will be resampled to 0.5 × 0.5 × 1 mm"
 
 
-def test_a_straight_volume_without_a_network_is_described_in_short(scene):
-    node = add_volume(scene, a_volume(np.ones((12, 20, 24), np.int16)), "T2")
-    assert describeGeometry(node, Sequence.T2W).line == "2 × 2 × 3 mm · 24 × 20 × 12 · axial"
-
-
 def test_obliqueness_is_the_tilt_of_the_slices_not_their_turn_in_plane(scene):
     node = add_volume(scene, an_oblique_t2w(), "T2")
     assert obliquenessDeg(gridInWorld(node), 2) == pytest.approx(30)
     node.SetAndObserveTransformNodeID(add_transform(scene).GetID())  # turns about the axis of the body
     assert obliquenessDeg(gridInWorld(node), 2) == pytest.approx(30)
-
-
-def test_other_sequences_go_to_the_t2w_by_position(scene):
-    t2w, adc = add_volume(scene, a_long_t2w(), "T2"), add_volume(scene, an_adc(), "ADC")
-    described = describeGeometry(adc, Sequence.ADC, LESIONS, t2w)
-    assert described.line.endswith("will be resampled by position to the T2w's field of view")
-    assert described.warnings == ()
-
-
-def test_a_network_that_does_not_take_a_sequence_says_nothing_of_it(scene):
-    assert "resampled" not in describeGeometry(add_volume(scene, an_adc(), "ADC"), Sequence.ADC, ANATOMY).line
-
-
-def test_super_resolution_doubles_in_plane(scene):
-    line = describeGeometry(add_volume(scene, a_t2w(), "T2"), Sequence.T2W, DOUBLING).line
-    assert line.endswith("will be zero-filled to twice the in-plane matrix")
 
 
 def test_a_parent_transform_counts_and_is_named(scene):
@@ -115,12 +90,6 @@ def test_few_slices_another_plane_and_skewed_axes_are_told(scene):
     )
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6, 0.1, 40.0])
-def test_the_unit_of_an_adc_map_is_that_of_the_library(scene, scale):
-    volume = an_adc(scale)
-    assert adcUnit(add_volume(scene, volume, "ADC")) == adc_unit(volume.array)
-
-
 def test_an_adc_map_in_another_unit_or_in_none_is_told(scene):
     def warnings(scale):
         return describeGeometry(add_volume(scene, an_adc(scale), "ADC"), Sequence.ADC).warnings
@@ -135,14 +104,3 @@ def test_a_field_of_view_far_from_the_t2ws_is_told(scene):
     assert describeGeometry(adc, Sequence.ADC, None, t2w).warnings == (
         "It shares only 17% of its field of view with 'T2'; are both of one case?",
     )
-
-
-def test_the_shared_part_is_that_of_the_library(scene):
-    a, b = an_oblique_t2w(), an_adc(origin=(10.0, -5.0, 3.0))
-    grids = [gridInWorld(add_volume(scene, volume, "V")) for volume in (a, b)]
-    assert shareInside(*grids) == pytest.approx(share_inside(a.geometry, b.geometry))
-
-
-def test_an_empty_volume_is_told(scene):
-    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
-    assert describeGeometry(node, Sequence.T2W).warnings == ("The volume is empty; load it again.",)

@@ -1,20 +1,17 @@
 """The comparison's views on Slicer's real layout, slice logic and slice linking, off screen."""
 
-import gc
-import importlib.util
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from slicer_runs import a_segmentation_run, an_image_run, numbers_of
-from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, slicer, vtk
+from slicer_scenes import add_transform, add_volume, an_oblique_t2w, slicer, vtk
 from slicer_views import FORMER, Views, ras_of
 
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.results.nifti import VECTOR, NiftiImage
 from VFMTransferSlicer.results.nodes import gridTransformNode
 from VFMTransferSlicer.runs import ArmInScene, RunInScene, renameArm
-from VFMTransferSlicer.views import display as views_display
 from VFMTransferSlicer.views.cells import (
     ADC,
     CORONAL,
@@ -27,11 +24,9 @@ from VFMTransferSlicer.views.cells import (
     A,
     B,
 )
-from VFMTransferSlicer.views.display import nodesOf, showKeptOut
+from VFMTransferSlicer.views.comparison_view import RESEARCH_TEXT, SYNTHETIC_TEXT, UNCORRECTED_TEXT
 from VFMTransferSlicer.views.exam import Exam, findExam
 from VFMTransferSlicer.views.layout import ONE_ROW_ID, TWO_ROWS_ID, VIEW_GROUP
-from VFMTransferSlicer.views.pairs import removeDifferences
-from VFMTransferSlicer.views.shown import RESEARCH_TEXT, SYNTHETIC_TEXT, UNCORRECTED_TEXT
 
 SHAPE = an_oblique_t2w().array.shape
 PLACE = (3, 7, 6)  # index (k, j, i) of the middle of what is marked
@@ -102,19 +97,6 @@ def test_adc_and_high_b_make_a_second_row(scene, views, side_by_side, run):
     assert views.composite(HBV).GetBackgroundVolumeID() == others[Sequence.HBV].GetID()
 
 
-def test_a_volume_that_is_missing_leaves_a_sentence(scene, views, side_by_side, run):
-    side_by_side.show(run, others={Sequence.ADC: a_volume(scene, "ADC")})
-    assert views.composite(HBV).GetBackgroundVolumeID() is None
-    assert "No high-b DWI in this case." in words(views.renderer(HBV))
-
-
-def test_the_second_row_can_be_left_out_and_its_views_are_gone(scene, views, side_by_side, run):
-    others = {Sequence.ADC: a_volume(scene, "ADC")}
-    side_by_side.show(run, others=others)
-    side_by_side.show(run, others=others, secondRow=False)
-    assert ours(views) == [T2W, A, B]
-
-
 def test_a_reference_takes_the_place_of_the_adc(scene, views, side_by_side, run):
     run.reference = a_segmentation_run(scene, run.about, labels(4), labels(5)).arms[0].segmentation
     side_by_side.show(run, others={Sequence.ADC: a_volume(scene, "ADC")})
@@ -167,35 +149,11 @@ def test_each_segmentation_is_in_its_own_view_only(scene, views, side_by_side, r
     assert all(node.GetDisplayNode().IsDisplayableInView(red) for node in (first, second, other))
 
 
-@pytest.mark.parametrize("shown", ["run", "exam"])
-def test_a_segmentation_that_arrives_meanwhile_is_in_the_users_views_only(scene, views, side_by_side, run, exam, shown):
-    if shown == "run":
-        side_by_side.show(run)
-    else:
-        side_by_side.showExam(exam)
-    later = a_segmentation_run(scene, run.about, labels(2), labels(3)).arms[0].segmentation
-    red = views.slice_node("Red").GetID()
-    assert later.GetDisplayNode().IsDisplayableInView(red)
-    assert seen_in(views, later) == set()
-    side_by_side.restore()
-    last = a_segmentation_run(scene, run.about, labels(2), labels(3)).arms[0].segmentation
-    assert [node.GetDisplayNode().GetViewNodeIDs() for node in (later, last)] == [(), ()]
-
-
 def test_images_are_in_the_views_of_their_networks(views, side_by_side, adc_run):
     side_by_side.show(adc_run)
     shown = [views.composite(tag).GetBackgroundVolumeID() for tag in (T2W, A, B)]
     images = [arm.images["adc-synthetic"].GetID() for arm in adc_run.arms]
     assert shown == [adc_run.about.GetID(), *images]
-
-
-def test_the_pictures_of_a_and_b_differ_only_by_their_segments(views, side_by_side, run):
-    side_by_side.show(run)
-    plain, a, b = (views.views[tag].image().astype(int) for tag in (T2W, A, B))
-    words_ = np.s_[50:180]  # between the words at the top and at the bottom
-    assert np.abs(plain - a)[words_].any()
-    assert np.abs(a - b)[words_].any()
-    assert (np.abs(plain - a)[words_].max(axis=-1) > 0).mean() < 0.2
 
 
 def test_synthetic_images_say_so_wherever_they_are_dropped(views, side_by_side, adc_run):
@@ -231,13 +189,6 @@ def test_corners_name_the_network_and_the_use(views, side_by_side, run):
     assert "A only" in words(views.renderer(DIFFERENCE))
 
 
-def test_a_long_title_is_wrapped_where_a_narrow_view_would_cut_it(views, side_by_side, run):
-    run.arms[1].numbers["model"]["title"] = "A family, distortion correction of diffusion, demonstration"
-    side_by_side.show(run)
-    lines = words(views.renderer(B)).split("\n")[1:3]
-    assert lines == ["From scratch: A family, distortion", "correction of diffusion, demonstration"]
-
-
 # ---- where they look
 
 
@@ -251,41 +202,6 @@ def test_the_views_lie_in_the_volumes_slices_at_the_largest_disagreement(views, 
         middle, normal = plane(views.slice_node(tag))
         assert abs(normal @ across) == pytest.approx(np.linalg.norm(across), rel=1e-6)
         assert normal @ (point - middle) == pytest.approx(0, abs=1e-3)
-
-
-@pytest.mark.parametrize(("step", "expected"), [(4.0, 5), (-4.0, 1)])
-def test_without_a_disagreement_they_open_at_the_slice_that_differs_most(scene, views, side_by_side, step, expected):
-    """Slices are counted from the inferior end, whichever way the volume's go."""
-    volume = a_volume(scene, "T2")
-    volume.SetIJKToRASDirections(1, 0, 0, 0, 1, 0, 0, 0, np.sign(step))
-    run = a_segmentation_run(scene, volume, labels(4), labels(5), comparison={"disagreements": [], "focus_slice": 5})
-    side_by_side.show(run)
-    middle, normal = plane(views.slice_node(A))
-    assert normal @ (ras_of(volume, (expected, 0, 0)) - middle) == pytest.approx(0, abs=1e-3)
-
-
-def test_a_single_classification_opens_at_the_slice_that_decides(views, side_by_side, run):
-    point = ras_of(run.about, (1, *PLACE[1:]))
-    run.arms[0].numbers["decided_at_mm"] = (point * (-1, -1, 1)).tolist()
-    side_by_side.show(run)
-    middle, normal = plane(views.slice_node(A))
-    assert normal @ (point - middle) == pytest.approx(0, abs=1e-3)
-    assert abs(normal @ (ras_of(run.about, PLACE) - middle)) > 1
-
-
-def test_without_a_comparison_they_open_in_the_middle_of_what_is_marked(views, side_by_side, run):
-    side_by_side.show(run)
-    middle, normal = plane(views.slice_node(A))
-    assert normal @ (ras_of(run.about, PLACE) - middle) == pytest.approx(0, abs=1e-3)
-
-
-def test_all_views_have_one_scale(scene, views, side_by_side, run):
-    side_by_side.show(run, others={Sequence.ADC: a_volume(scene, "ADC")})
-    scales = set()
-    for tag in ours(views):
-        field, size = views.slice_node(tag).GetFieldOfView(), views.slice_node(tag).GetDimensions()
-        scales |= {round(field[axis] / size[axis], 6) for axis in (0, 1)}
-    assert len(scales) == 1
 
 
 def test_a_jump_goes_to_the_point_in_all_views_and_not_in_the_users(views, side_by_side, run):
@@ -307,28 +223,6 @@ def test_shown_again_they_stay_where_the_user_was(scene, views, side_by_side, ru
     np.testing.assert_allclose(plane(views.slice_node(A))[0], before)
 
 
-def test_shown_again_they_keep_the_window_that_the_user_chose_in_them(scene, views, side_by_side, adc_run):
-    adc, display = a_volume(scene, "ADC"), adc_run.about.GetDisplayNode()
-    adc.GetDisplayNode().SetAutoWindowLevel(False)
-    adc.GetDisplayNode().SetWindowLevel(2000, 1000)
-    before = state(scene)
-    images = [arm.images["adc-synthetic"].GetDisplayNode() for arm in adc_run.arms]
-    side_by_side.show(adc_run, secondRow=False)
-    display.SetWindowLevel(77, 33)
-    side_by_side.show(adc_run, others={Sequence.ADC: adc})
-    assert (display.GetWindow(), display.GetLevel()) == (77, 33)
-    assert [image.GetWindow() for image in images] == [2000, 2000]  # nobody chose another one
-    images[0].SetWindowLevel(800, 700)
-    for _ in range(2):
-        side_by_side.show(adc_run, secondRow=False)
-    side_by_side.show(adc_run, others={Sequence.ADC: adc}, order=(1, 0))
-    shown = [(image.GetWindow(), image.GetLevel()) for image in (display, *images, adc.GetDisplayNode())]
-    assert shown == [(77, 33), (800, 700), (800, 700), (800, 700)]
-    side_by_side.restore()
-    after = state(scene)
-    assert {id_: after[id_] for id_ in before} == before
-
-
 # ---- how they hang together
 
 
@@ -348,28 +242,6 @@ def test_scrolling_and_zooming_one_view_takes_the_others_along_and_no_other(view
     assert views.slice_node("Red").GetSliceOffset() == red
 
 
-def test_a_volume_dropped_into_one_view_stays_there(views, side_by_side, run):
-    link = slicer.vtkMRMLSliceLinkLogic()
-    link.SetMRMLApplicationLogic(views.application)
-    link.SetMRMLScene(views.scene)
-    side_by_side.show(run)
-    other = a_volume(views.scene, "Other")
-    composite = views.composite(A)
-    logic = views.views[A].logic
-    logic.StartSliceCompositeNodeInteraction(composite.BackgroundVolumeFlag)
-    composite.SetBackgroundVolumeID(other.GetID())
-    logic.EndSliceCompositeNodeInteraction()
-    assert views.composite(B).GetBackgroundVolumeID() == run.about.GetID()
-
-
-def test_a_volume_that_is_loaded_does_not_come_in(views, side_by_side, run):
-    side_by_side.show(run)
-    selection = views.application.GetSelectionNode()
-    selection.SetActiveVolumeID(a_volume(views.scene, "Loaded").GetID())
-    views.application.PropagateVolumeSelection()
-    assert views.composite(A).GetBackgroundVolumeID() == run.about.GetID()
-
-
 def test_images_of_one_kind_have_one_window(scene, views, side_by_side, adc_run):
     adc = a_volume(scene, "ADC")
     adc.GetDisplayNode().SetAutoWindowLevel(False)
@@ -383,23 +255,6 @@ def test_images_of_one_kind_have_one_window(scene, views, side_by_side, adc_run)
 
 
 # ---- blinded
-
-
-def test_after_a_reading_nodes_have_their_own_names_again(adc_run):
-    def names() -> list[list[str]]:
-        return [[node.GetName() for node in arm.nodes] for arm in adc_run.arms]
-
-    for arm in adc_run.arms:
-        arm.title = arm.numbers["model"]["arm"]
-        renameArm(arm)
-    own = names()
-    for _ in range(2):  # a name that Slicer has given once gets a number the next time
-        for arm, side in zip(adc_run.arms, ("Right", "Left"), strict=True):
-            renameArm(arm, side, isSeen=False)
-        assert names() != own
-        for arm in adc_run.arms:
-            renameArm(arm)
-        assert names() == own
 
 
 def test_blinded_nothing_names_a_network(views, side_by_side, adc_run):
@@ -426,17 +281,6 @@ def test_unblinded_each_network_is_named_where_it_is(views, side_by_side, run):
 
 
 # ---- images beside what they were made of
-
-
-def test_a_synthetic_adc_stands_beside_the_measured_one_and_in_another_plane(scene, views, side_by_side, adc_run):
-    measured = a_volume(scene, "ADC")
-    side_by_side.show(adc_run, others={Sequence.ADC: measured})
-    assert ours(views) == [T2W, A, B, ADC, DIFFERENCE, SAGITTAL]
-    assert views.composite(ADC).GetBackgroundVolumeID() == measured.GetID()
-    assert "ADC, measured" in words(views.renderer(ADC))
-    assert views.composite(SAGITTAL).GetBackgroundVolumeID() == views.composite(A).GetBackgroundVolumeID()
-    assert np.abs(plane(views.slice_node(SAGITTAL))[1]).argmax() == 0
-    assert np.abs(plane(views.slice_node(A))[1]).argmax() == 2
 
 
 @pytest.fixture
@@ -475,15 +319,6 @@ def test_a_correction_stands_beside_its_input_with_the_shift_and_the_outline_of_
     assert {HBV, A, B, T2W} <= seen_in(views, correction.gland)
 
 
-def test_the_shift_is_synthetic_unless_the_correction_was_withheld(views, side_by_side, correction):
-    side_by_side.show(correction)
-    assert SYNTHETIC_TEXT in words(views.renderer(DISPLACEMENT))
-    for arm in correction.arms:
-        arm.images["hbv-corrected"].SetAttribute("VFMTransfer.Withheld", "True")
-    side_by_side.show(correction)
-    assert SYNTHETIC_TEXT not in words(views.renderer(DISPLACEMENT))
-
-
 def test_high_b_is_windowed_at_the_prostate(scene, views, side_by_side, correction):
     hbv = correction.about
     array = slicer.util.arrayFromVolume(hbv)
@@ -496,24 +331,6 @@ def test_high_b_is_windowed_at_the_prostate(scene, views, side_by_side, correcti
     low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
     assert 100 <= low < 105
     assert 190 < high <= 200
-
-
-def test_a_window_that_the_user_chose_for_high_b_stays(views, side_by_side, correction):
-    display = correction.about.GetDisplayNode()
-    display.SetAutoWindowLevel(False)
-    display.SetWindowLevelMinMax(0, 777)
-    side_by_side.show(correction)
-    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 777)
-
-
-def test_the_window_of_a_dicom_header_stays_but_for_high_b(views, side_by_side, correction):
-    hbv, t2w = (correction.inputs[sequence].GetDisplayNode() for sequence in (Sequence.HBV, Sequence.T2W))
-    for display in (hbv, t2w):
-        display.AddWindowLevelPreset(4000.0, 2000.0)
-        display.SetWindowLevelFromPreset(0)
-    side_by_side.show(correction)
-    assert (t2w.GetWindow(), t2w.GetLevel()) == (4000, 2000)
-    assert hbv.GetWindow() < 1000
 
 
 # ---- the exam
@@ -539,48 +356,6 @@ def test_an_exam_is_hung_in_five_views_at_the_prostate(scene, views, side_by_sid
     }
     assert len(scales) == 1
     assert seen_in(views, gland).isdisjoint(ours(views))
-
-
-def test_an_exam_says_which_images_are_synthetic_also_when_one_is_dropped_in(views, side_by_side, t2w, adc_run):
-    synthetic, other = (arm.images["adc-synthetic"] for arm in adc_run.arms)
-    other.SetAttribute("VFMTransfer.Withheld", "True")
-    side_by_side.showExam(findExam({Sequence.T2W: t2w, Sequence.ADC: synthetic}))
-    assert words(views.renderer(ADC)) == f"ADC\n{SYNTHETIC_TEXT}"
-    assert words(views.renderer(T2W)) == "T2w axial"
-    views.composite(T2W).SetBackgroundVolumeID(other.GetID())
-    assert UNCORRECTED_TEXT in words(views.renderer(T2W))
-
-
-def test_after_an_exam_all_is_the_users_again(scene, views, side_by_side, exam):
-    before = state(scene)
-    side_by_side.showExam(exam)
-    side_by_side.restore()
-    assert views.node.GetViewArrangement() == FORMER
-    assert state(scene) == before
-
-
-def test_from_an_exam_to_a_run_and_back_the_users_layout_is_remembered(views, side_by_side, exam, run):
-    side_by_side.showExam(exam)
-    assert (side_by_side.run, side_by_side.exam) == (None, exam)
-    side_by_side.show(run)
-    assert (side_by_side.run, side_by_side.exam) == (run, None)
-    side_by_side.restore()
-    assert views.node.GetViewArrangement() == FORMER
-    assert ours(views) == []
-
-
-def test_views_that_are_given_up_on_the_way_leave_nothing(scene, views, side_by_side, run):
-    before = state(scene)
-    for count in (1, 3, 8, 14):
-        steps = side_by_side.showInSteps(run)
-        for _ in range(count):
-            next(steps)
-        steps.close()
-        side_by_side.close()
-        assert views.node.GetViewArrangement() == FORMER
-        assert ours(views) == []
-    scene.RemoveNode(next(iter(node for node in [scene.GetFirstNodeByName("T2 difference A - B")] if node), None))
-    assert set(before) <= set(state(scene))
 
 
 # ---- and when they go
@@ -623,25 +398,6 @@ def test_all_that_was_the_users_comes_back_and_nothing_of_ours_stays(scene, view
     assert words(views.renderer("Red")) == ""
 
 
-def test_the_former_layout_comes_back_however_often_the_views_were_shown(views, side_by_side, run):
-    side_by_side.restore()
-    assert views.node.GetViewArrangement() == FORMER
-    for _ in range(3):
-        side_by_side.show(run)
-    side_by_side.restore()
-    assert (views.node.GetViewArrangement(), side_by_side.isShown) == (FORMER, False)
-
-
-def test_a_layout_that_the_user_chooses_meanwhile_stays(views, side_by_side, run):
-    heard = []
-    side_by_side.changed.connect(lambda: heard.append(side_by_side.isShown))
-    side_by_side.show(run)
-    views.node.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
-    assert views.node.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView
-    assert heard == [True, False]
-    assert ours(views) == []
-
-
 def test_a_scene_saved_meanwhile_holds_nothing_of_the_views(scene, side_by_side, run):
     side_by_side.show(run)
     scene.SetSaveToXMLString(1)
@@ -653,103 +409,7 @@ def test_a_scene_saved_meanwhile_holds_nothing_of_the_views(scene, side_by_side,
     assert "Red" in text
 
 
-@pytest.mark.parametrize("is_shown", [False, True])
-def test_segmentations_of_a_scene_that_slicer_saved_meanwhile_are_in_all_views_again(
-    views, side_by_side, run, is_shown
-):
-    scene = views.scene
-    side_by_side.show(run)
-    scene.SetSaveToXMLString(1)
-    scene.Commit()
-    side_by_side.restore()
-    scene.Clear(False)
-    if is_shown:
-        volume = a_volume(scene, "T2")
-        side_by_side.showExam(findExam({Sequence.T2W: volume}))
-    scene.SetLoadFromXMLString(1)
-    scene.Import()
-    side_by_side.restore()
-    if not is_shown:
-        showKeptOut(scene)
-    displays = nodesOf(scene, "vtkMRMLSegmentationDisplayNode")
-    assert [node.GetViewNodeIDs() for node in displays] == [(), ()]
-
-
-@pytest.mark.parametrize("shown", ["run", "exam"])
-def test_settings_are_the_users_while_the_module_saves_a_scene(scene, views, side_by_side, run, exam, shown):
-    scene.AddNewNodeByClass("vtkMRMLCrosshairNode", "default")
-    before = settings(scene)
-    if shown == "run":
-        side_by_side.show(run)
-    else:
-        side_by_side.showExam(exam)
-    run.about.GetDisplayNode().SetWindowLevel(5, 6)
-    during = settings(scene)
-    with side_by_side.suspended():
-        saved = settings(scene)
-    assert {id_: saved[id_] for id_ in before} == before
-    assert settings(scene) == during
-    later = a_segmentation_run(scene, run.about, labels(2), labels(3)).arms[0].segmentation
-    assert seen_in(views, later) == set()
-    side_by_side.restore()
-    assert later.GetDisplayNode().GetViewNodeIDs() == ()
-    with side_by_side.suspended():
-        after = settings(scene)
-    assert {id_: after[id_] for id_ in before} == before
-
-
-def test_windows_are_linked_again_after_a_scene_was_saved(side_by_side, adc_run):
-    side_by_side.show(adc_run)
-    images = [arm.images["adc-synthetic"].GetDisplayNode() for arm in adc_run.arms]
-    with side_by_side.suspended():
-        images[0].SetWindowLevel(500, 400)
-        assert images[1].GetWindow() != 500
-    images[0].SetWindowLevel(800, 700)
-    assert (images[1].GetWindow(), images[1].GetLevel()) == (800, 700)
-
-
 def test_a_scene_closed_meanwhile_leaves_the_former_layout(scene, views, side_by_side, run):
     side_by_side.show(run)
     scene.Clear(False)
     assert (views.node.GetViewArrangement(), ours(views), side_by_side.isShown) == (FORMER, [], False)
-
-
-def test_a_difference_that_is_removed_while_it_is_shown_does_no_harm(scene, views, side_by_side, adc_run):
-    side_by_side.show(adc_run, order=(1, 0), isBlinded=True)
-    removeDifferences(adc_run)
-    side_by_side.viewing.setFade(0.5)
-    assert views.composite(DIFFERENCE).GetForegroundVolumeID() is None
-    side_by_side.restore()
-    assert views.node.GetViewArrangement() == FORMER
-    side_by_side.show(adc_run)
-    difference = scene.GetNodeByID(views.composite(DIFFERENCE).GetForegroundVolumeID())
-    assert difference.GetName().startswith("T2 difference A")
-
-
-def test_what_the_user_removed_meanwhile_does_no_harm(scene, views, side_by_side, run):
-    side_by_side.show(run)
-    scene.RemoveNode(run.arms[0].segmentation)
-    scene.RemoveNode(run.about)
-    side_by_side.restore()
-    assert run.arms[1].segmentation.GetDisplayNode().GetViewNodeIDs() == ()
-
-
-def test_display_nodes_that_slicer_still_points_to_outlive_a_reload(monkeypatch):
-    monkeypatch.setattr(slicer, "_vfmTransferOutliving", [], raising=False)
-    spec = importlib.util.spec_from_file_location("VFMTransferSlicer.views.reloaded", views_display.__file__)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    scene = a_scene()
-    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "S")
-    changes = module.Changes()
-    display = changes.add(scene, slicer.vtkMRMLSegmentationDisplayNode(), "ours")
-    segmentation.AddAndObserveDisplayNodeID(display.GetID())
-    deleted = []
-    display.AddObserver("DeleteEvent", lambda caller, event: deleted.append(event))
-    changes.giveBack()
-    del display, changes, module, spec
-    gc.collect()
-    assert deleted == []
-    slicer._vfmTransferOutliving.clear()
-    gc.collect()
-    assert set(deleted) == {"DeleteEvent"}

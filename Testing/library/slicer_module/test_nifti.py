@@ -10,7 +10,6 @@ from slicer_scenes import an_oblique_t2w
 from VFMTransferLib.core.errors import ImageError, OutputError
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.io import read_volume, write_displacement, write_volume
-from VFMTransferLib.io.images import write_image
 from VFMTransferSlicer.results.nifti import VECTOR, readNifti, writeNifti
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -42,15 +41,6 @@ def test_what_is_written_here_is_read_elsewhere(tmp_path, kind):
         writeNifti(path / "image.nii.gz", volume.array, np.eye(4))
 
 
-def test_volumes_of_a_series_are_frames(tmp_path):
-    volume = an_oblique_t2w()
-    twice = volume.with_array(2 * volume.array)
-    write_image(sitk.JoinSeries([volume.to_sitk(), twice.to_sitk()]), tmp_path / "series.nii.gz")
-    image = readNifti(tmp_path / "series.nii.gz")
-    np.testing.assert_array_equal(image.frames, np.stack([volume.array, twice.array]))
-    np.testing.assert_allclose(image.ijkToRas, TO_RAS @ volume.geometry.affine, atol=1e-4)
-
-
 def test_components_of_a_vector_are_frames_as_they_were_given(tmp_path):
     grid = an_oblique_t2w().geometry
     vectors = np.random.default_rng(0).normal(0, 2, (*grid.shape, 3)).astype(np.float32)
@@ -72,11 +62,3 @@ def test_a_file_that_is_no_image_is_told(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(ImageError, match=r"'broken\.nii\.gz' must be an image file, but cannot be read"):
         readNifti(path)
-
-
-def test_a_file_that_was_cut_off_is_told(tmp_path):
-    write_volume(an_oblique_t2w(), tmp_path / "image.nii.gz")
-    whole = gzip.decompress((tmp_path / "image.nii.gz").read_bytes())
-    (tmp_path / "image.nii.gz").write_bytes(gzip.compress(whole[:-1]))
-    with pytest.raises(ImageError, match="cannot be read"):
-        readNifti(tmp_path / "image.nii.gz")

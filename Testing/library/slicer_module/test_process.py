@@ -53,26 +53,6 @@ def test_a_command_of_the_library_runs_from_any_folder(run, loop, ends, tmp_path
     assert (ends[0][0], ends[0][1].split()[-1], process.isRunning) == (0, __version__, False)
 
 
-def test_lines_come_while_it_runs_and_the_end_brings_them_all(run, loop, heard, ends):
-    run("import sys; print('größer'); print('log', file=sys.stderr); input()")
-    loop.turn_until(lambda: len(heard) == 2)
-    assert ends == []
-
-
-def test_stdout_is_handed_over_whole_and_the_last_lines_of_stderr_beside_it(run, loop, heard, ends):
-    run("import sys; print('ä'); print('b', end=''); print('why', file=sys.stderr); sys.exit(3)")
-    loop.turn_until(lambda: ends)
-    assert ends == [(3, "ä\nb", ["why"])]
-    assert sorted(heard) == ["b", "why", "ä"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
-def test_a_killed_child_has_minus_the_signal_as_its_exit_code(run, loop, ends):
-    run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    loop.turn_until(lambda: ends)
-    assert ends == [(-9, "", [])]
-
-
 def test_a_program_that_cannot_be_started_ends_too(run, loop, ends):
     run("", python="no-such-python")
     loop.turn_until(lambda: ends)

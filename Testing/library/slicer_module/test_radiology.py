@@ -20,9 +20,9 @@ from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io.results import save_result
 from VFMTransferLib.worker.messages import DicomFiles, Exported, ImageFile
-from VFMTransferSlicer.inputs.dicom import UIDS, dicomFilesOf, phaseAxisOf, theDatabase
+from VFMTransferSlicer.inputs.dicom import UIDS, dicomFilesOf, phaseAxisOf
 from VFMTransferSlicer.inputs.diffusion import exportSeries, loadFit, readBValues, seriesIn
-from VFMTransferSlicer.inputs.exporting import EXPORTED, gridInWorld, writeExported
+from VFMTransferSlicer.inputs.exporting import EXPORTED, writeExported
 from VFMTransferSlicer.logic import CaseJob, newTemporaryFolder
 from VFMTransferSlicer.results.dicom import armFolder, armFolders, dicomCommand, whyNoDicom, writeExam
 from VFMTransferSlicer.results.nifti import writeNifti
@@ -76,23 +76,6 @@ def test_files_are_those_of_the_volume_and_what_tells_of_its_exam(t2w):
     found = dicomFilesOf({Sequence.T2W: t2w, Sequence.ADC: None}, ADatabase())
     assert found.files == {Sequence.T2W: ("/T2-0", "/T2-1")}
     assert found.others == ("/COR-0", "/EPI-0", "/EPI-1", "/EPI-2")  # one slice shows a plane; b values may differ
-
-
-def test_a_volume_whose_files_are_gone_or_that_is_from_elsewhere_has_none(t2w):
-    t2w.SetAttribute(UIDS, "T2-0 gone")
-    assert dicomFilesOf({Sequence.T2W: t2w}, ADatabase()) is None
-    t2w.RemoveAttribute(UIDS)
-    assert dicomFilesOf({Sequence.T2W: t2w}, ADatabase()) is None
-    assert dicomFilesOf({Sequence.T2W: t2w}, None) is None
-
-
-def test_without_a_database_there_is_none(monkeypatch):
-    monkeypatch.delattr(slicer, "dicomDatabase", raising=False)
-    assert theDatabase() is None
-    closed = ADatabase()
-    closed.isOpen = False
-    monkeypatch.setattr(slicer, "dicomDatabase", closed, raising=False)
-    assert theDatabase() is None
 
 
 @pytest.mark.parametrize(
@@ -151,12 +134,6 @@ def a_multi_volume(labels: str | None = None):
     return vector
 
 
-def test_a_multi_volumes_b_values_are_its_frame_labels():
-    assert seriesIn(a_multi_volume("50,400,800")).bValues == (50.0, 400.0, 800.0)
-    found = seriesIn(a_multi_volume())
-    assert (found.frames, found.bValues) == (3, ())
-
-
 def test_frames_are_written_with_their_b_values_and_their_grid(tmp_path):
     for _ in exportSeries(a_multi_volume(), (50.0, 400.0, 800.0), None, None, tmp_path):
         pass
@@ -165,13 +142,6 @@ def test_frames_are_written_with_their_b_values_and_their_grid(tmp_path):
     second = document["series"]["400"]
     assert (np.load(tmp_path / second["file"]) == 4).all()
     assert second["grid"]["size"] == [4, 3, 2]
-
-
-def test_frames_of_a_sequence_are_written_as_they_are(tmp_path):
-    for _ in exportSeries(a_sequence(("50", "800")), (50.0, 800.0), None, None, tmp_path):
-        pass
-    document = json.loads((tmp_path / EXPORTED).read_text("utf-8"))
-    np.testing.assert_array_equal(np.load(tmp_path / document["series"]["800"]["file"]), an_hbv().array)
 
 
 @pytest.mark.parametrize(
@@ -323,27 +293,6 @@ def test_a_run_of_a_saved_scene_is_written_as_the_run_itself(exam, task, tmp_pat
             assert own.get(pixels) == other.get(pixels)
 
 
-def test_the_scene_holds_no_path_of_the_exam(exam, tmp_path):
-    run = a_restored_run(exam, "anatomy-segmentation", tmp_path / "results")
-    scene = run.about.GetScene()
-    scene.SetSaveToXMLString(True)
-    scene.Commit()
-    texts = [scene.GetNthNodeByClass(0, "vtkMRMLTextNode").GetText(), scene.GetSceneXMLString()]
-    assert not any(str(tmp_path) in text or exam[0].name in text for text in texts)
-
-
-def test_why_a_restored_run_cannot_be_written_is_a_sentence(exam, tmp_path, monkeypatch):
-    run = a_restored_run(exam, "anatomy-segmentation", tmp_path / "results")
-    exam[-1].unlink()  # which only writing finds
-    assert whyNoDicom(run) == ""
-    with pytest.raises(OutputError, match="no longer where Slicer's DICOM database had them"):
-        written_for_dicom(run, tmp_path / "last")
-    exam[0].unlink()
-    assert "no longer where Slicer's DICOM database had them" in whyNoDicom(run)
-    monkeypatch.delattr(slicer, "dicomDatabase")
-    assert "database is not open" in whyNoDicom(run)
-
-
 def test_segments_that_were_changed_since_are_not_written_as_the_networks(exam, tmp_path):
     run = a_restored_run(exam, "anatomy-segmentation", tmp_path / "results")
     run.arms[1].segmentation.GetSegmentation().RemoveSegment(str(Label.TRANSITION_ZONE))
@@ -353,15 +302,6 @@ def test_segments_that_were_changed_since_are_not_written_as_the_networks(exam, 
     slicer.mrmlScene.RemoveNode(images.arms[0].images["adc-synthetic"])
     with pytest.raises(OutputError, match="no longer whole in the scene"):
         written_for_dicom(images, tmp_path / "gone")
-
-
-def test_a_run_of_this_session_is_written_where_its_segments_are_still_the_networks(exam, tmp_path):
-    run = a_restored_run(exam, "anatomy-segmentation", tmp_path / "results")
-    run.dicom, run.folder = Exported({Sequence.T2W: ImageFile("t2w.npy", gridInWorld(run.about))}), tmp_path / "results"
-    written_for_dicom(run, tmp_path / "same")
-    run.arms[0].segmentation.GetSegmentation().RemoveSegment(str(Label.TRANSITION_ZONE))
-    with pytest.raises(OutputError, match="was changed since the network gave it"):
-        written_for_dicom(run, tmp_path / "changed")
 
 
 def test_a_jobs_request_names_files_and_axis_and_results_stay_for_dicom(t2w, monkeypatch):
@@ -380,42 +320,6 @@ def test_a_jobs_request_names_files_and_axis_and_results_stay_for_dicom(t2w, mon
     assert not list(job.path.glob("*.npy"))
     job.delete()
     assert "no longer there" in whyNoDicom(scene)
-
-
-def test_a_file_that_another_program_holds_does_not_stop_the_end_of_a_run(t2w, monkeypatch):
-    monkeypatch.setattr(slicer, "dicomDatabase", ADatabase(), raising=False)
-    scene = RunInScene("anatomy-segmentation", {Sequence.T2W: t2w}, t2w)
-    job = CaseJob(scene, ("profound-prostate-demo-pretrained",))
-    for _ in job.prepare():
-        pass
-    scene.arms.append(a_run(t2w).arms[0])
-    unlink, (held, *others) = Path.unlink, sorted([*job.path.glob("*.npy"), job.path / "z.npy"])
-    (job.path / "z.npy").touch()
-
-    def unlink_unless_held(path: Path, missing_ok: bool = False) -> None:
-        if path == held:
-            raise PermissionError(13, "The file is used by another process")
-        unlink(path, missing_ok)
-
-    monkeypatch.setattr(Path, "unlink", unlink_unless_held)
-    scene.folder = job.path
-    job.tidy()
-    assert held.exists()
-    assert not any(path.exists() for path in others)
-    monkeypatch.setattr(Path, "iterdir", lambda path: (_ for _ in ()).throw(FileNotFoundError(2, "gone")))
-    job.tidy()
-
-
-def test_without_dicom_nothing_is_kept(t2w, monkeypatch):
-    monkeypatch.delattr(slicer, "dicomDatabase", raising=False)
-    scene = RunInScene("anatomy-segmentation", {Sequence.T2W: t2w}, t2w)
-    job = CaseJob(scene, ("profound-prostate-demo-pretrained",))
-    for _ in job.prepare():
-        pass
-    assert (job.request.dicom, job.request.phase_axis) == (None, "auto")
-    scene.arms.append(a_run(t2w).arms[0])
-    job.tidy()
-    assert not job.path.exists()
 
 
 @pytest.fixture
@@ -474,32 +378,3 @@ def test_a_command_that_fails_leaves_a_sentence_and_no_folder(loop, command):
     loop.turn_until(lambda: ends)
     assert "there is none; check the path" in ends[0]
     assert not folders[0].exists()
-
-
-def test_an_input_that_cannot_be_written_is_a_sentence(loop, command):
-    ends = []
-
-    def write(folder):
-        raise OutputError("The disk is full.")
-        yield
-
-    command.failed.connect(lambda sentence, details: ends.append(sentence))
-    command.start(write, lambda folder: [], lambda document, folder: iter(()))
-    loop.turn_until(lambda: ends)
-    assert ends == ["The disk is full."]
-
-
-def test_a_canceled_command_says_nothing(loop, command):
-    ends = []
-    command.finished.connect(lambda: ends.append("finished"))
-    command.failed.connect(lambda sentence, details: ends.append(sentence))
-
-    def write(folder):
-        yield
-
-    command.start(write, lambda folder: ["models", "list"], lambda document, folder: iter(()))
-    command.cancel()
-    for _ in range(5):
-        loop.processEvents(0.05)
-    assert ends == []
-    assert not command.isBusy

@@ -1,7 +1,5 @@
 """A run in its scene: written, read back whole, and not where it is no longer whole."""
 
-import json
-
 import numpy as np
 import pytest
 from slicer_runs import a_segmentation_run, an_image_run
@@ -10,7 +8,7 @@ from slicer_scenes import a_scene, add_volume, an_oblique_t2w
 from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.results.export import saveReport, whyNoReport
 from VFMTransferSlicer.results.numbers import numbersOf
-from VFMTransferSlicer.results.record import FORMAT, maskedRuns, readRecord, writeRecord
+from VFMTransferSlicer.results.record import maskedRuns, readRecord, writeRecord
 
 SHAPE = an_oblique_t2w().array.shape
 PAGE = "<html><body>Für Forschung</body></html>"
@@ -71,20 +69,6 @@ def test_a_run_that_is_read_blinded_comes_back_as_one(scene, run):
     assert reloaded(scene).page.GetText() == PAGE
 
 
-def test_a_run_is_not_blinded_any_more_once_it_is_named_though_one_result_was_deleted(scene, run):
-    logic = TransferLogic(worker=object.__new__(FakeWorker))
-    for arm, title in zip(run.arms, ("Right", "Left"), strict=True):
-        arm.title = title
-    logic.keep(run)
-    for node in run.arms[0].nodes:
-        scene.RemoveNode(node)
-    assert len(maskedRuns(scene)) == 1
-    for arm in run.arms:
-        arm.title = ""
-    logic.keep(run)
-    assert maskedRuns(scene) == []
-
-
 def test_images_come_back_by_their_names(scene, t2w):
     run = an_image_run(scene, t2w, an_oblique_t2w().geometry, *np.zeros((2, *SHAPE), np.float32))
     writeRecord(run)
@@ -107,41 +91,7 @@ def test_written_again_it_takes_the_place_of_the_first(scene, run):
     assert scene.GetNumberOfNodesByClass("vtkMRMLTextNode") == 2
 
 
-def test_of_several_runs_the_last_one_counts(scene, t2w, run):
-    writeRecord(run)
-    last = an_image_run(scene, t2w, an_oblique_t2w().geometry, *np.zeros((2, *SHAPE), np.float32))
-    writeRecord(last)
-    assert readRecord(scene).task == last.task
-    scene.RemoveNode(last.arms[1].images["adc-synthetic"])
-    assert readRecord(scene).task == run.task
-
-
-def test_what_was_written_of_a_run_that_is_gone_goes_with_the_next(scene, run):
-    writeRecord(run, PAGE)
-    scene.RemoveNode(run.about)
-    for arm in run.arms:
-        scene.RemoveNode(arm.segmentation)
-    t2w = add_volume(scene, an_oblique_t2w(), "T2 of another")
-    labels = np.ones(SHAPE, np.uint8)
-    writeRecord(a_segmentation_run(scene, t2w, labels, labels), PAGE)
-    assert scene.GetNumberOfNodesByClass("vtkMRMLTextNode") == 2
-
-
 def test_without_its_case_nothing_is_restored(scene, t2w, run):
     writeRecord(run)
     scene.RemoveNode(t2w)
     assert readRecord(scene) is None
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"format": FORMAT + "0"}), json.dumps({"format": FORMAT})])
-def test_what_cannot_be_understood_is_left_alone(scene, run, text):
-    writeRecord(run)
-    scene.GetFirstNodeByClass("vtkMRMLTextNode").SetText(text)
-    assert readRecord(scene) is None
-
-
-def test_it_stands_in_no_list_and_names_no_network(scene, run):
-    writeRecord(run, PAGE)
-    nodes = [scene.GetNthNodeByClass(index, "vtkMRMLTextNode") for index in range(2)]
-    assert all(node.GetHideFromEditors() and node.GetSaveWithScene() for node in nodes)
-    assert not [node.GetName() for node in nodes if "net-" in node.GetName()]

@@ -9,10 +9,9 @@ import pytest
 from qt_stand_ins import AnEventLoop
 from slicer_scenes import a_scene, slicer, voxels_of
 
-from VFMTransferLib.core.errors import ImageError, JobError
-from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence
+from VFMTransferLib.core.errors import JobError
+from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.io import read_mask, read_volume
-from VFMTransferLib.io.segmentations import terminology
 from VFMTransferLib.phantom import make_phantoms
 from VFMTransferSlicer.inputs.exporting import gridInWorld
 from VFMTransferSlicer.inputs.samples import (
@@ -24,9 +23,7 @@ from VFMTransferSlicer.inputs.samples import (
     loadPhantom,
     registerSampleData,
     seedsIn,
-    terminologyOf,
 )
-from VFMTransferSlicer.inputs.studies import findStudy
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +57,6 @@ def load(folder, scene, seed=SAMPLE_SEED):
     return findPhantom(scene, seed)
 
 
-def test_without_a_temporary_folder_the_sentence_says_so(scene, maker, monkeypatch, tmp_path):
-    gone = types.SimpleNamespace(temporaryPath=str(tmp_path / "gone"))
-    monkeypatch.setattr(slicer, "app", gone, raising=False)
-    maker.make(SAMPLE_SEED, scene)
-    ((sentence, details),) = maker.heard
-    assert sentence.startswith("A run cannot be written into the temporary folder: ")
-    assert details == ""
-    assert not maker.isBusy
-
-
 def test_volumes_lie_where_the_files_say_and_are_called_synthetic(scene, a_written_phantom):
     phantom = load(a_written_phantom, scene)
     names = [node.GetName() for node in phantom.volumes.values()]
@@ -101,40 +88,6 @@ def test_the_truth_is_coded_segments_on_the_grid_of_the_t2w(scene, a_written_pha
     assert isPhantomTruth(phantom.truth)
 
 
-def test_terms_are_written_as_the_library_writes_them():
-    for term in LABEL_TERMS.values():
-        assert terminologyOf(term) == terminology(term)
-
-
-def test_all_lies_in_a_study_of_its_own(scene, a_written_phantom):
-    phantom = load(a_written_phantom, scene)
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    parents = {
-        hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
-        for node in (*phantom.volumes.values(), phantom.truth)
-    }
-    assert len(parents) == 1
-    assert hierarchy.GetItemName(parents.pop()) == "Phantom 7 (synthetic)"
-
-
-def test_the_phantom_is_found_as_the_newest_study(scene, a_written_phantom):
-    phantom = load(a_written_phantom, scene)
-    assert findStudy(scene).volumes == phantom.volumes
-
-
-def test_a_damaged_file_leaves_nothing_in_the_scene(scene, a_written_phantom, tmp_path):
-    for name in ("t2w", "hbv"):
-        (tmp_path / f"{name}.nii.gz").write_bytes((a_written_phantom / f"{name}.nii.gz").read_bytes())
-    (tmp_path / "adc.nii.gz").write_bytes(b"no image")
-    before = scene.GetNumberOfNodes()
-    with pytest.raises(ImageError, match=r"'adc\.nii\.gz' must be an image file"):
-        load(tmp_path, scene)
-    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    assert scene.GetNumberOfNodes() - before <= 1  # the subject hierarchy itself
-    assert findPhantom(scene, SAMPLE_SEED) is None
-    assert seedsIn(scene) == set()
-
-
 def test_the_sample_is_made_by_a_child_loaded_and_not_made_twice(scene, loop, maker, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     maker.make(SAMPLE_SEED, scene)
@@ -151,17 +104,6 @@ def test_the_sample_is_made_by_a_child_loaded_and_not_made_twice(scene, loop, ma
     maker.make(SAMPLE_SEED, scene)
     assert maker.heard == [phantom]
     assert scene.GetNumberOfNodes() == nodes
-
-
-def test_a_child_that_cannot_start_is_told_and_leaves_nothing(scene, loop, maker, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("VFMTransferSlicer.workers.process.workerPython", lambda: str(tmp_path / "no-python"))
-    maker.make(SAMPLE_SEED, scene)
-    loop.turn_until(lambda: maker.heard, within_s=300)
-    sentence, _ = maker.heard.pop()
-    assert sentence == "Phantom 7 (synthetic) could not be made: its process ended with exit code 127."
-    assert not maker.isBusy
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_child_says_of_a_failure_is_shown(scene, loop, maker):

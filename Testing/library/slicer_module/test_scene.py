@@ -1,15 +1,13 @@
 """Results to nodes, on Slicer's real MRML: right place, names, terms, origin, and nothing left where it fails."""
 
-import time
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from images import T2W_GRID, an_adc
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, in_the_world, slicer, voxels_of, vtk
-from vtk.util.numpy_support import vtk_to_numpy
 
-from VFMTransferLib.core.errors import ImageError, JobError
+from VFMTransferLib.core.errors import ImageError
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import LABEL_TERMS, RESEARCH_USE, Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
@@ -17,13 +15,11 @@ from VFMTransferLib.io.results import save_result
 from VFMTransferLib.io.segmentations import terminology
 from VFMTransferLib.tasks.distortion_correction.task import warp
 from VFMTransferSlicer.inputs.exporting import gridInWorld
-from VFMTransferSlicer.results.nifti import writeNifti
-from VFMTransferSlicer.results.scene import loadArm, loadArmInSteps, loadGland, placeBeside, placeLast
+from VFMTransferSlicer.results.scene import loadArm, placeBeside
 from VFMTransferSlicer.views.pairs import isSynthetic, isWithheld
 
 SHA256 = "ab" * 32
 PZ, TZ = str(Label.PERIPHERAL_ZONE), str(Label.TRANSITION_ZONE)
-STEP_S = 0.1  # a step holds the window still for no longer
 
 OBLIQUE_AROUND_TWO_AXES = tuple(
     (
@@ -142,13 +138,6 @@ def test_probabilities_of_several_labels_are_volumes_from_black_at_0_to_white_at
     assert not display.GetAutoWindowLevel()
 
 
-def test_the_probability_of_one_label_is_a_volume_too(scene, tmp_path):
-    t2w = an_oblique_t2w()
-    result = a_result("lesion-segmentation", probabilities={"csPCa": t2w.with_array(t2w.array / 1000)})
-    arm = load(result, tmp_path, {Sequence.T2W: add_volume(scene, t2w, "T2")})
-    assert list(arm.probabilities) == ["csPCa"]
-
-
 def test_a_super_resolved_image_is_named_synthetic_lies_right_and_is_shown_as_its_input(scene, tmp_path):
     t2w = an_oblique_t2w()
     grid = t2w.geometry
@@ -167,16 +156,6 @@ def test_a_super_resolved_image_is_named_synthetic_lies_right_and_is_shown_as_it
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), image.array)
     display = node.GetDisplayNode()
     assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (100, 700)
-
-
-def test_a_synthetic_adc_is_named_after_the_t2w_it_was_made_from(scene, tmp_path):
-    t2w = an_oblique_t2w()
-    arm = load(
-        a_result("adc-translation", "scratch", images={"adc-synthetic": t2w}),
-        tmp_path,
-        {Sequence.T2W: add_volume(scene, t2w, "T2")},
-    )
-    assert arm.images["adc-synthetic"].GetName() == "T2 ADC (from scratch, synthetic)"
 
 
 def test_the_grid_transform_takes_the_distorted_volume_to_the_corrected_one(scene, tmp_path):
@@ -214,36 +193,6 @@ def test_images_of_a_withheld_correction_are_named_uncorrected(scene, tmp_path):
     assert not isSynthetic(image)
 
 
-def test_a_point_of_the_corrected_image_is_led_to_where_it_lay_in_the_distorted_one(scene, tmp_path):
-    grid = Geometry((22, 21, 9), (2.5, 2.0, 3.5), (-8, 5, 20), OBLIQUE_AROUND_TWO_AXES)
-    field, node = a_field(grid), add_volume(scene, a_wave(grid), "ADC")
-    inputs = {Sequence.T2W: node, Sequence.HBV: node, Sequence.ADC: node}
-    result = a_result("distortion-correction", images={"adc-corrected": a_wave(grid)}, displacement_mm=field)
-    transform = load(result, tmp_path, inputs, Sequence.HBV).transform
-    for x, y, z in ((3, 17, 2), (11, 4, 7), (20, 9, 5)):
-        lps = grid.to_world((x, y, z))
-        expected = (lps + field[z, y, x]) * (-1, -1, 1)
-        assert transform.GetTransformFromParent().TransformPoint(lps * (-1, -1, 1)) == pytest.approx(expected, abs=1e-4)
-
-
-def test_the_grid_transform_survives_saving(scene, tmp_path):
-    adc = an_adc()
-    field = a_field(adc.geometry)
-    node = add_volume(scene, adc, "ADC")
-    inputs = {Sequence.T2W: node, Sequence.HBV: node, Sequence.ADC: node}
-    result = a_result("distortion-correction", images={"adc-corrected": adc}, displacement_mm=field)
-    transform = load(result, tmp_path, inputs, Sequence.HBV).transform
-    storage = slicer.vtkMRMLTransformStorageNode()
-    storage.SetFileName(str(tmp_path / "correction.h5"))
-    assert storage.WriteData(transform)
-    again = scene.AddNewNodeByClass("vtkMRMLGridTransformNode")
-    assert storage.ReadData(again)
-    point = adc.geometry.to_world((9, 8, 4)) * (-1, -1, 1)
-    ends = [n.GetTransformFromParent().TransformPoint(point) for n in (transform, again)]
-    assert ends[0] == pytest.approx(ends[1], abs=1e-3)
-    assert np.linalg.norm(np.subtract(ends[0], point)) > 0.5
-
-
 def test_nodes_say_where_they_came_from(scene, tmp_path):
     volume = add_volume(scene, an_oblique_t2w(), "T2")
     result = zones_result(some_zones())
@@ -279,24 +228,6 @@ def test_a_node_goes_into_the_study_of_its_neighbor(scene):
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(segmentation)) == study
 
 
-def test_the_gland_of_a_second_run_takes_the_place_of_the_first_ones(scene, tmp_path):
-    cases = [add_volume(scene, an_oblique_t2w(), name) for name in ("T2", "T2 of another patient")]
-    mask = np.zeros(T2W_GRID.shape, np.uint8)
-    glands = []
-    for about, z in ((cases[0], 2), (cases[1], 2), (cases[0], 4)):
-        mask[z, 3:6, 3:8] = 1
-        path = tmp_path / "gland.nii.gz"
-        writeNifti(path, mask, np.diag([0.5, 0.5, 3.0, 1.0]))
-        glands.append(loadGland(path, about))
-        glands[-1].SetAndObserveTransformNodeID(add_transform(scene).GetID())
-    assert glands[2] is glands[0]
-    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene) == glands[:2]
-    again = loadGland(path, cases[0])
-    assert again.GetParentTransformNode() is None
-    found = again.GetBinaryLabelmapInternalRepresentation(str(Label.PROSTATE)).GetPointData().GetScalars()
-    np.testing.assert_array_equal(vtk_to_numpy(found), mask.ravel())
-
-
 def test_a_broken_file_is_told_and_leaves_no_node(scene, tmp_path):
     t2w = an_oblique_t2w()
     volume = add_volume(scene, t2w, "T2")
@@ -307,64 +238,3 @@ def test_a_broken_file_is_told_and_leaves_no_node(scene, tmp_path):
         loadArm(folder, {Sequence.T2W: volume}, Sequence.T2W)
     assert {n.GetClassName() for n in slicer.util.getNodes().values()}.isdisjoint({"vtkMRMLSegmentationNode"})
     assert scene.GetNumberOfNodes() <= before + 1  # the subject hierarchy comes with the first result
-
-
-def test_a_scene_that_closes_on_the_way_is_told(scene, tmp_path):
-    volume = add_volume(scene, an_oblique_t2w(), "T2")
-    folder = save_result(zones_result(some_zones()), tmp_path / "arm")
-    steps = loadArmInSteps(folder, {Sequence.T2W: volume}, Sequence.T2W)
-    next(steps)
-    scene.Clear(False)
-    with pytest.raises(JobError, match="no longer in the scene"):
-        for _ in steps:
-            pass
-
-
-def test_what_shows_a_node_stays_with_it_where_the_application_removes_it_meanwhile(scene):
-    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "first")
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
-    scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "second")
-
-    def as_the_application(caller: object, event: str) -> None:
-        if display.GetScene() is not None:
-            scene.RemoveNode(display)
-
-    tag = scene.AddObserver(scene.NodeRemovedEvent, as_the_application)
-    placeLast(node)
-    scene.RemoveObserver(tag)  # a scene and a function that hold each other are freed in an order that ends Python
-    assert [one.GetName() for one in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")] == ["second", "first"]
-    assert node.GetDisplayNode() is display
-    assert display.GetScene() is scene
-
-
-def test_a_segmentation_that_changes_its_place_keeps_its_segments_and_how_they_are_shown(scene):
-    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "first")
-    node.CreateDefaultDisplayNodes()
-    names = [node.GetSegmentation().AddEmptySegment(name, name) for name in ("one", "two")]
-    node.GetDisplayNode().SetSegmentVisibility("two", False)
-    scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "second")
-
-    def as_the_application(caller: object, event: str) -> None:
-        if node.GetScene() is None:  # its items go, and their segments with them
-            node.GetSegmentation().RemoveAllSegments()
-
-    tag = scene.AddObserver(scene.NodeRemovedEvent, as_the_application)
-    placeLast(node)
-    scene.RemoveObserver(tag)
-    assert list(node.GetSegmentation().GetSegmentIDs()) == names
-    assert [node.GetDisplayNode().GetSegmentVisibility(name) for name in names] == [True, False]
-
-
-def test_no_step_holds_the_window_still_for_long(scene, tmp_path):
-    grid = Geometry((384, 384, 20), (0.5, 0.5, 3.0), (1, 2, 3), T2W_GRID.direction)
-    fine = Geometry((768, 768, 20), (0.25, 0.25, 3.0), (1, 2, 3), T2W_GRID.direction)
-    image = Volume(np.zeros(fine.shape, np.float32), fine)
-    volume = add_volume(scene, Volume(np.zeros(grid.shape, np.int16), grid), "T2")
-    result = a_result("super-resolution", images={"t2w-super-resolved": image})
-    steps = loadArmInSteps(save_result(result, tmp_path / "arm"), {Sequence.T2W: volume}, Sequence.T2W)
-    seconds = [time.thread_time()]  # of this thread, whatever else the computer does
-    for _ in steps:
-        seconds.append(time.thread_time())
-    assert len(seconds) > 2
-    assert np.diff(seconds).max() < STEP_S

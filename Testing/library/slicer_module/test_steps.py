@@ -71,20 +71,3 @@ def test_what_is_cleared_is_not_done_and_cleans_up(queue, turns, said):
     queue.clear()
     turn_all(turns)
     assert said == ["cleaned up"]
-
-
-def test_a_step_may_add_work_and_clear_the_queue(queue, turns, said):
-    def restless():
-        queue.clear()
-        queue.add(work(said, "added"), said.append)
-        yield
-
-    queue.add(restless(), said.append)
-    turn_all(turns)
-    assert said == ["added"]
-
-
-def test_without_a_window_all_is_done_at_once(said):
-    queue = StepQueue(lambda step: step())
-    queue.add(work(said, "a", "b"), said.append)
-    assert said == ["a", "b"]

@@ -5,11 +5,7 @@ import pytest
 from slicer_scenes import a_scene, matrix_of, slicer
 
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.io import write_volume
-from VFMTransferLib.io.cases import candidates_for
-from VFMTransferSlicer.inputs.diffusion import loadFit
-from VFMTransferSlicer.inputs.series import planeOf, seriesOf
+from VFMTransferSlicer.inputs.series import seriesOf
 from VFMTransferSlicer.inputs.studies import findStudy
 
 AXIAL = ((-1, 0, 0), (0, -1, 0), (0, 0, 1))
@@ -141,21 +137,6 @@ def test_what_is_no_sequence_is_not_chosen(scene, name):
     assert found.sentences
 
 
-def test_what_is_no_plain_volume_is_not_chosen(scene):
-    add(scene, "t2w", kind="vtkMRMLLabelMapVolumeNode")
-    add(scene, "adc").SetAttribute("VFMTransfer.Task", "adc-translation")
-    scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "hbv")
-    scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "t2 without voxels")
-    assert findStudy(scene).isEmpty
-
-
-def test_a_phantom_is_a_study_although_it_is_synthetic(scene):
-    names = [f"Phantom 7 {word} (synthetic)" for word in ("T2w", "high-b DWI", "ADC")]
-    for name in names:
-        add(scene, name)
-    assert names_of(findStudy(scene)) == tuple(names)
-
-
 def test_tags_outweigh_names(scene):
     tags = Tags()
     tags.add(add(scene, "one"), description="t2_tse_tra", sequence="SE", echo="101")
@@ -165,32 +146,12 @@ def test_tags_outweigh_names(scene):
     assert names_of(findStudy(scene, tags)) == ("one", "two", "three")
 
 
-def test_another_modality_is_not_chosen(scene):
-    tags = Tags()
-    tags.add(add(scene, "t2 planning"), modality="CT")
-    assert findStudy(scene, tags).isEmpty
-
-
 def test_the_axial_t2w_is_chosen_by_how_it_lies_and_the_reason_is_told(scene):
     for name, axes in (("T2 a", SAGITTAL), ("T2 b", AXIAL), ("T2 c", CORONAL)):
         add(scene, name, axes=axes)
     found = findStudy(scene)
     assert found.volumes[Sequence.T2W].GetName() == "T2 b"
     assert "T2w: 'T2 b' rather than 'T2 c', 'T2 a', since it is axial." in found.sentences
-
-
-def test_a_sagittal_t2w_alone_is_chosen_with_a_warning(scene):
-    add(scene, "t2_tse_sag", axes=SAGITTAL)
-    found = findStudy(scene)
-    assert found.volumes[Sequence.T2W].GetName() == "t2_tse_sag"
-    assert "T2w: 't2_tse_sag' is sagittal, and no axial T2w was found." in found.sentences
-
-
-def test_the_t2w_of_the_prostate_goes_before_that_of_the_pelvis_and_of_fat_suppression(scene):
-    add(scene, "t2_tse_tra", size=(400, 400, 3))
-    add(scene, "t2_tse_tra pelvis", size=(900, 900, 3))
-    add(scene, "t2_tse_tra fs", size=(400, 400, 3))
-    assert findStudy(scene).volumes[Sequence.T2W].GetName() == "t2_tse_tra"
 
 
 def test_a_measured_high_b_goes_before_a_calculated_one_and_that_before_a_low_one(scene):
@@ -219,22 +180,6 @@ def test_b_values_are_read_from_all_vendors_tags(scene):
         assert seriesOf(node, 0, tags).bValue == (1500 if name == "b" else 1400)
 
 
-@pytest.mark.parametrize("text", ["31", "00"])
-def test_private_elements_that_an_anonymizer_made_bytes_are_no_b_values(scene, text):
-    tags = Tags()
-    node = tags.add(add(scene, "tra"), description="ep2d_diff", siemens_b=text)
-    assert seriesOf(node, 0, tags).bValue is None
-    named = tags.add(add(scene, "tra"), description="ep2d_diff", siemens_b=text, sequence_name="*ep_b1400t")
-    assert seriesOf(named, 0, tags).bValue == 1400
-
-
-def test_a_diffusion_image_that_states_no_b_value_is_chosen_with_a_warning(scene):
-    add(scene, "dwi")
-    found = findStudy(scene)
-    assert found.volumes[Sequence.HBV].GetName() == "dwi"
-    assert "High-b DWI: 'dwi' does not state its b-value; check it." in found.sentences
-
-
 def test_the_adc_on_the_grid_of_the_high_b_image_is_chosen(scene):
     add(scene, "hbv", size=(6, 7, 8))
     add(scene, "adc", size=(6, 7, 8))
@@ -242,14 +187,6 @@ def test_the_adc_on_the_grid_of_the_high_b_image_is_chosen(scene):
     found = findStudy(scene)
     assert found.volumes[Sequence.ADC].GetName() == "adc"
     assert "ADC: 'adc' rather than 'adc again', since it lies on the grid of the high-b DWI." in found.sentences
-
-
-def test_of_equals_the_one_loaded_last_is_chosen(scene):
-    add(scene, "t2w")
-    add(scene, "t2w_1")
-    found = findStudy(scene)
-    assert found.volumes[Sequence.T2W].GetName() == "t2w_1"
-    assert "T2w: 't2w_1' rather than 't2w', since it was loaded last." in found.sentences
 
 
 def test_the_newest_study_is_chosen_and_nothing_of_another(scene):
@@ -272,42 +209,7 @@ def test_files_go_together_by_their_folder(scene, tmp_path):
     assert names_of(findStudy(scene)) == ("t2w case2", None, "adc case2")
 
 
-def test_the_plane_is_that_of_thick_slices_however_they_are_stored(scene):
-    node = add(scene, "t2", axes=(AXIAL[2], AXIAL[0], AXIAL[1]), spacing=(3.0, 0.5, 0.5))
-    assert planeOf(node) == "axial"
-    assert planeOf(add(scene, "t2", axes=SAGITTAL)) == "sagittal"
-
-
-def test_names_that_the_library_reads_are_chosen_here_too(scene, tmp_path):
-    files = [tmp_path / f"{name}.nii.gz" for name in ("p1_t2wi", "p1_highb", "p1_adc")]
-    for file in files:
-        add(scene, file.name.removesuffix(".nii.gz"))
-    read = tuple(candidates_for(sequence, files)[0].name.removesuffix(".nii.gz") for sequence in Sequence)
-    assert names_of(findStudy(scene)) == read
-
-
 def test_an_empty_scene_is_told(scene):
     found = findStudy(scene)
     assert found.isEmpty
     assert found.sentences == ["No volume in the scene is a T2w, a high-b DWI or an ADC map by its tags or name."]
-
-
-@pytest.mark.parametrize("is_from_dicom", [True, False])
-def test_what_was_fitted_belongs_to_the_study_of_its_series(scene, tmp_path, is_from_dicom):
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    names, series = ("t2w", "series of b values"), []
-    for patient in ("one", "another"):
-        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), patient) if is_from_dicom else None
-        for name in names:
-            node = add(scene, f"{name} of {patient}", study=study)
-            node.AddDefaultStorageNode()
-            node.GetStorageNode().SetFileName(str(tmp_path / patient / f"{name}.nii"))
-        series.append(node)
-    grid = Geometry((4, 5, 3), (0.5, 0.5, 3.0))
-    write_volume(Volume(np.ones(grid.shape, np.float32), grid, "adc"), tmp_path / "adc.nii.gz")
-    for node in reversed(series):  # that of the first patient is the newest volume
-        for _ in loadFit({"files": ["adc.nii.gz"]}, tmp_path, node, {}):
-            pass
-    found = findStudy(scene).volumes
-    assert found[Sequence.T2W].GetName() == "t2w of one"
-    assert found[Sequence.ADC].GetName().startswith("series of b values of one ADC (fitted)")

@@ -29,21 +29,9 @@ def test_slicer_finds_a_zone_by_the_code_that_its_segment_bears(logic, label):
     assert tuple(entry.GetTypeObject().GetRecommendedDisplayRGBValue()) == term.color
 
 
-def test_loading_it_again_changes_nothing(logic):
-    scene.loadTerminology(logic)
-    assert logic.IsTerminologyContextLoaded(scene.CONTEXT)
-    assert logic.GetNumberOfCategoriesInTerminology(scene.CONTEXT) == 1
-
-
 def test_the_list_says_what_the_library_says():
     document = json.loads(scene.TERMS.read_text(encoding="utf-8"))
     (category,) = document["SegmentationCodes"]["Category"]
     found = {kind["CodeValue"]: tuple(kind["recommendedDisplayRGBValue"]) for kind in category["Type"]}
     labels = (Label.PROSTATE, *ZONES)
     assert found == {LABEL_TERMS[label].type.value: LABEL_TERMS[label].color for label in labels}
-
-
-def test_a_list_that_is_not_there_is_told(monkeypatch, tmp_path):
-    monkeypatch.setattr(scene, "TERMS", tmp_path / "none.term.json")
-    with pytest.raises(FileNotFoundError, match="Install VFM Transfer again"):
-        scene.loadTerminology(slicer.vtkSlicerTerminologiesModuleLogic())

@@ -1,8 +1,5 @@
 """Ways to look from A to B in the middle view, on Slicer's real slice views, off screen."""
 
-import sys
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from panel_stand_ins import (  # noqa: F401  (fixtures)
@@ -18,14 +15,11 @@ from slicer_runs import TRANSITION, a_segmentation_run, an_image_run
 from slicer_scenes import add_volume, an_oblique_t2w, slicer
 
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferSlicer.results.nodes import removeNode
 from VFMTransferSlicer.views.cells import T2W, A, B
-from VFMTransferSlicer.views.pairs import labelPair
 from VFMTransferSlicer.views.viewing import FIELD_MM, WINDOW_MM, Tool
 
 SHAPE = an_oblique_t2w().array.shape
 SPACING = an_oblique_t2w().geometry.spacing_mm
-VOXELS = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 INSIDE = np.s_[50:170]  # rows of a picture without words
 
 
@@ -92,16 +86,6 @@ def test_fill_covers_more_than_the_outline_and_opacity_is_that_of_the_fill(views
     assert np.abs(picture(views, A) - picture(views, T2W)).sum() < 0.6 * strong
 
 
-def test_style_changes_both_views_but_not_the_users(views, viewing, run):
-    display = run.arms[0].segmentation.GetDisplayNode()
-    before = (display.GetVisibility2DFill(), display.GetOpacity2DFill(), display.GetVisibility())
-    viewing.setStyle("outline", 0.5)
-    outline = drawn(views, B)
-    viewing.setStyle("both", 0.5)
-    assert drawn(views, B) > outline
-    assert (display.GetVisibility2DFill(), display.GetOpacity2DFill(), display.GetVisibility()) == before
-
-
 # ---- fade and flicker
 
 
@@ -144,21 +128,6 @@ def test_input_and_output_are_compared_in_the_middle_view_too(scene, views, side
     assert viewing.canMix
 
 
-def test_a_flip_shows_the_other_one_and_says_which(views, viewing):
-    a, b = picture(views, A), picture(views, B)
-    viewing.flip()
-    np.testing.assert_array_equal(picture(views, A), b)
-    assert viewing.middle().label == "B"
-    viewing.flip()
-    np.testing.assert_array_equal(picture(views, A), a)
-    assert viewing.middle().label == "A"
-
-
-def test_between_a_and_b_no_network_is_named(viewing):
-    viewing.setFade(0.4)
-    assert (viewing.middle().label, viewing.middle().arm) == ("A to B: 40%", None)
-
-
 # ---- checkerboard
 
 
@@ -180,42 +149,6 @@ def test_the_checkerboard_has_a_and_b_in_turn(views, image_viewing, adc_run):
         np.testing.assert_array_equal(voxels(arm.images["adc-synthetic"]), before)
 
 
-@pytest.mark.parametrize("tool", [Tool.NONE, Tool.CHECKERBOARD, Tool.REVEAL])
-@pytest.mark.parametrize("place", [0, 1])
-def test_without_an_image_that_was_removed_nothing_is_compared_or_mixed(image_viewing, adc_run, tool, place):
-    image_viewing.setTool(tool)
-    removeNode(adc_run.arms[place].images["adc-synthetic"])
-    assert not image_viewing.canCompare
-    assert not image_viewing.canMix
-    image_viewing.setTool(Tool.CHECKERBOARD)
-    assert image_viewing.tool is Tool.NONE
-    image_viewing.setStyle("outline", 0.5)
-    image_viewing.setFade(0.5)
-
-
-def test_an_input_that_was_removed_is_not_mixed(scene, side_by_side, adc_run):
-    measured = add_volume(scene, an_oblique_t2w(), "ADC")
-    measured.CreateDefaultDisplayNodes()
-    side_by_side.show(adc_run, others={Sequence.ADC: measured})
-    viewing = side_by_side.viewing
-    viewing.setPair("ADC, measured and B")
-    assert viewing.canMix
-    removeNode(measured)
-    assert not viewing.canMix
-    viewing.setTool(Tool.CHECKERBOARD)
-    viewing.setFade(0.5)
-    viewing.setPair("")
-    assert viewing.canMix
-
-
-def test_a_mixture_that_cannot_be_made_leaves_the_views_as_they_are(image_viewing, adc_run, monkeypatch):
-    monkeypatch.setattr(image_viewing, "_mix", lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        image_viewing.setTool(Tool.CHECKERBOARD)
-    assert image_viewing.tool is Tool.NONE
-    image_viewing.setStyle("outline", 0.5)
-
-
 def test_the_checkerboard_of_segments_is_a_label_map_in_their_colors(views, viewing, run):
     viewing.setStyle("fill", 1.0)
     viewing.setTool(Tool.CHECKERBOARD)
@@ -226,36 +159,6 @@ def test_the_checkerboard_of_segments_is_a_label_map_in_their_colors(views, view
     segment = run.arms[0].segmentation.GetSegmentation().GetSegment(TRANSITION)
     np.testing.assert_allclose(color, (*segment.GetColor(), 1.0), atol=0.01)
     assert background(views, A) is run.about
-
-
-def test_the_checkerboard_is_of_the_segments_as_they_were_edited(views, viewing, run):
-    viewing.setTool(Tool.CHECKERBOARD)
-    count = views.scene.GetNumberOfNodes()
-    viewing.setTool(Tool.NONE)
-    segmentation = run.arms[0].segmentation
-    segmentation.GetSegmentation().GetSegment(TRANSITION).GetRepresentation(VOXELS).GetPointData().GetScalars().Fill(0)
-    viewing.setTool(Tool.CHECKERBOARD)
-    labels = views.scene.GetNodeByID(views.composite(A).GetLabelVolumeID())
-    edited = labelPair(run)
-    assert (edited.first != zones()[0]).any()
-    np.testing.assert_array_equal(voxels(labels), expected_board(edited.first, edited.second))
-    assert views.scene.GetNumberOfNodes() == count
-
-
-def test_the_fields_lie_where_the_segments_lie(views, viewing):
-    """Where A and B mark the same, the board looks as each of them does, but for the edge of a voxel."""
-    viewing.setStyle("fill", 1.0)
-    plain = picture(views, A)
-    viewing.setTool(Tool.CHECKERBOARD)
-    board = picture(views, A)
-    viewing.setTool(Tool.NONE)
-    np.testing.assert_array_equal(picture(views, A), plain)
-    changed = np.argwhere(np.abs(board - plain).max(axis=-1) > 8)
-    covered = np.argwhere(np.abs(plain - picture(views, T2W)).max(axis=-1) > 8)
-    other = np.argwhere(np.abs(picture(views, B) - picture(views, T2W)).max(axis=-1) > 8)
-    both = np.concatenate([covered, other])
-    assert (changed.min(axis=0) >= both.min(axis=0) - 8).all()
-    assert (changed.max(axis=0) <= both.max(axis=0) + 8).all()
 
 
 # ---- the window around the mouse
@@ -301,31 +204,6 @@ def test_b_shows_through_around_the_mouse(crosshair, views, side_by_side, adc_ru
         np.testing.assert_array_equal(voxels(background(views, A)), expected)
 
 
-def test_outside_of_the_views_nothing_is_revealed(crosshair, views, side_by_side, adc_run):
-    side_by_side.show(adc_run)
-    side_by_side.viewing.setTool(Tool.REVEAL)
-    first = voxels(adc_run.arms[0].images["adc-synthetic"])
-    volume = adc_run.arms[0].images["adc-synthetic"]
-    move_mouse(views, B, ras_of(volume, (3, 9, 9)))
-    assert (voxels(background(views, A)) != first).any()
-    move_mouse(views, "Red", ras_of(volume, (3, 9, 9)))
-    np.testing.assert_array_equal(voxels(background(views, A)), first)
-
-
-def test_a_window_after_a_checkerboard_has_no_fields_left(crosshair, views, side_by_side, adc_run):
-    side_by_side.show(adc_run)
-    side_by_side.viewing.setTool(Tool.CHECKERBOARD)
-    side_by_side.viewing.setTool(Tool.REVEAL)
-    np.testing.assert_array_equal(voxels(background(views, A)), voxels(adc_run.arms[0].images["adc-synthetic"]))
-
-
-def test_the_mouse_is_followed_no_longer_than_the_views_are_there(crosshair, views, side_by_side, run):
-    side_by_side.show(run)
-    side_by_side.viewing.setTool(Tool.REVEAL)
-    side_by_side.restore()
-    assert not crosshair.HasObserver(crosshair.CursorPositionModifiedEvent)
-
-
 # ---- what cannot be
 
 
@@ -337,105 +215,4 @@ def test_one_arm_alone_cannot_be_compared(side_by_side, run):
     assert side_by_side.viewing.tool is Tool.NONE
 
 
-def test_segmentations_without_a_common_segment_fade_but_do_not_mix(side_by_side, run):
-    segmentation = run.arms[1].segmentation.GetSegmentation()
-    for name in segmentation.GetSegmentIDs():
-        segmentation.GetSegment(name).SetName("Other")
-        segmentation.AddSegment(segmentation.GetSegment(name), f"other-{name}")
-        segmentation.RemoveSegment(name)
-    side_by_side.show(run)
-    assert side_by_side.viewing.canCompare
-    assert not side_by_side.viewing.canMix
-
-
 # ---- their widgets
-
-
-class ATimer:
-    """Never due."""
-
-    def setInterval(self, milliseconds: int) -> None:  # noqa: N802  (Qt's names, here and below)
-        pass
-
-    def connect(self, signal: str, slot) -> None:
-        pass
-
-    def isActive(self) -> bool:  # noqa: N802
-        return False
-
-    def stop(self) -> None:
-        pass
-
-
-@pytest.fixture
-def ui() -> SimpleNamespace:
-    names = ("fadeSlider", "fadeLabel", "flickerButton", "checkerboardButton", "revealButton", "viewHintLabel")
-    names += ("sideBySideButton", "examButton", "opacitySlider")
-    combos = {name: AComboBox() for name in ("pairComboBox", "styleComboBox")}
-    return SimpleNamespace(**{name: AWidget() for name in names}, **combos)
-
-
-@pytest.fixture
-def tools(in_qt, ui, side_by_side):  # noqa: F811
-    sys.modules["qt"].QTimer = ATimer
-    from VFMTransferSlicer.panel.views import ViewTools
-
-    return ViewTools(ui, lambda: side_by_side.viewing)
-
-
-def texts(ui) -> list[str]:
-    tips = [getattr(ui, name).toolTip for name in ("fadeSlider", "flickerButton", "checkerboardButton", "revealButton")]
-    return [ui.fadeLabel.text, ui.pairComboBox.items[0][0], *tips, ui.viewHintLabel.text.split(" in the middle")[0]]
-
-
-@pytest.mark.parametrize(
-    ("order", "is_blinded", "first", "second"),
-    [((0, 1), False, "A", "B"), ((1, 0), False, "B", "A"), ((1, 0), True, "left", "right")],
-)
-def test_the_tools_name_what_the_middle_view_and_the_one_beside_it_show(
-    tools, ui, side_by_side, run, order, is_blinded, first, second
-):
-    side_by_side.show(run, order=order, isBlinded=is_blinded)
-    tools.setBlinded(is_blinded)
-    assert texts(ui) == [
-        f"Fade {first} to {second}:",
-        f"{first} and {second}",
-        f"In the middle view, from {first} (0) to {second} (1).",
-        f"Change between {first} and {second} in one place.",
-        f"{first} and {second} in alternate fields.",
-        f"In a square around the mouse, {second} shows through.",
-        f"X changes between {first} and {second}",
-    ]
-
-
-def test_the_tools_name_input_and_output_where_the_middle_view_is_made_of_them(
-    scene, tools, ui, side_by_side, adc_run, t2w
-):
-    measured = add_volume(scene, an_oblique_t2w(), "ADC")
-    measured.SetAndObserveTransformNodeID(t2w.GetTransformNodeID())
-    side_by_side.show(adc_run, others={Sequence.ADC: measured}, order=(1, 0))
-    tools.update()
-    ui.pairComboBox.choose("ADC, measured and A")
-    assert texts(ui)[:3] == ["Fade:", "B and A", "In the middle view, from ADC, measured (0) to A (1)."]
-    assert texts(ui)[-1] == "X changes between ADC, measured and A"
-
-
-def test_the_panel_shows_segmentations_again_that_were_kept_out_when_their_scene_was_saved(
-    in_qt,  # noqa: F811
-    scene,
-    ui,
-    side_by_side,
-    run,
-):
-    sys.modules["qt"].QTimer = ATimer
-    from VFMTransferSlicer.panel.views import ViewSection
-
-    section, parameters = ViewSection(ui, SomeLogic(), lambda: side_by_side), SomeParameters()
-    parameters.segmentStyle = "outline"
-    side_by_side.show(run)
-    display = run.arms[0].segmentation.GetDisplayNode()
-    saved = display.GetViewNodeIDs()
-    side_by_side.restore()
-    display.SetViewNodeIDs(saved)  # as it is loaded
-    section.setParameters(parameters)
-    assert display.GetViewNodeIDs() == ()

@@ -2,9 +2,7 @@
 
 import os
 import re
-import signal
 import sys
-import time
 
 import pytest
 from child_processes import is_alive
@@ -12,11 +10,9 @@ from images import a_t2w
 from qt_stand_ins import AnEventLoop, a_qt_worker
 from slicer_scenes import slicer  # noqa: F401  (skips where there is no MRML)
 
-from VFMTransferLib.core.errors import JobError
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.io import write_volume
-from VFMTransferLib.worker import client
-from VFMTransferLib.worker.messages import PROTOCOL, ArmResult, Error, Finished, ImageFile, Progress, Run
+from VFMTransferLib.worker.messages import ArmResult, Error, Finished, ImageFile, Progress, Run
 
 NETWORK = "profound-prostate-demo-pretrained"
 unix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
@@ -94,37 +90,12 @@ def test_the_next_job_finds_the_worker_warm_and_may_be_waited_for(worker, a_run,
     assert [reply.networks_loaded for reply in heard if isinstance(reply, ArmResult)] == [0]
 
 
-def test_a_second_job_at_a_time_is_refused(worker, loop, a_run, heard):
-    worker.submit(a_run, heard.append)
-    with pytest.raises(JobError, match="must be finished before the next one begins"):
-        worker.submit(a_run, heard.append)
-    loop.turn_until(lambda: outcome(heard))
-
-
 def test_a_job_is_canceled_by_a_word_and_the_worker_lives_on(worker, loop, a_run, heard):
     worker.submit(a_run, heard.append)
     loop.turn_until(lambda: heard)
     worker.cancel(a_run.job)
     loop.turn_until(lambda: outcome(heard))
     assert (outcome(heard), errors(heard)) == ("canceled", [])
-
-
-def test_a_job_is_canceled_before_the_worker_is_there(mortal, loop, a_run, heard):
-    mortal.submit(a_run, heard.append)
-    mortal.cancel(a_run.job)
-    assert (outcome(heard), mortal.is_busy) == ("canceled", False)
-
-
-@unix_only
-def test_a_worker_that_does_not_answer_is_ended(mortal, loop, a_run, heard):
-    mortal.submit(a_run, heard.append)
-    loop.turn_until(lambda: heard)
-    victim = mortal.ready.process_id
-    os.kill(victim, signal.SIGSTOP)
-    mortal.cancel(a_run.job)
-    loop.turn_until(lambda: outcome(heard))
-    assert (outcome(heard), errors(heard)) == ("canceled", [])
-    loop.turn_until(lambda: not is_alive(victim), within_s=5)
 
 
 @unix_only
@@ -137,79 +108,6 @@ def test_a_worker_that_dies_behind_its_launcher_is_one_sentence(mortal, loop, a_
     assert outcome(heard) == "failed"
     (sentence,) = errors(heard)
     assert re.search(says, sentence)
-
-
-@unix_only
-def test_a_worker_that_died_is_started_anew_by_the_next_job(mortal, loop, a_run, heard):
-    mortal.submit(a_run, heard.append)
-    loop.turn_until(lambda: heard)
-    os.kill(mortal.ready.process_id, signal.SIGKILL)
-    loop.turn_until(lambda: outcome(heard))
-    heard.clear()
-    mortal.submit(a_run, heard.append)
-    loop.turn_until(lambda: outcome(heard))
-    assert outcome(heard) == "done"
-
-
-def test_a_worker_that_left_just_before_the_job_is_followed_by_another(loop, a_run, heard):
-    worker = a_qt_worker(loop, sys.executable, ("--idle-s", "0.2"))
-    worker.submit(a_run, heard.append)
-    loop.turn_until(lambda: outcome(heard))
-    former = worker.ready.process_id
-    time.sleep(0.8)  # it says goodbye, and nobody has read it yet
-    heard.clear()
-    worker.submit(a_run, heard.append)
-    loop.turn_until(lambda: outcome(heard))
-    assert outcome(heard) == "done"
-    assert worker.ready is None or worker.ready.process_id != former
-    worker.close()
-
-
-def test_another_python_ends_the_former_worker(loop, a_run, heard, tmp_path):
-    pythons = [sys.executable]
-    worker = a_qt_worker(loop, lambda: pythons[0])
-    worker.submit(a_run, heard.append)
-    loop.turn_until(lambda: outcome(heard))
-    former = worker.ready.process_id
-    pythons[0] = "no-such-python"
-    heard.clear()
-    worker.submit(a_run, heard.append)
-    loop.turn_until(lambda: outcome(heard))
-    assert errors(heard) == [
-        "The worker's Python must be a program that can be started, but is not. Choose another Python."
-    ]
-    loop.turn_until(lambda: not is_alive(former))
-
-
-def test_a_python_that_says_nothing_is_given_up(loop, a_run, heard, tmp_path, monkeypatch):
-    monkeypatch.setattr(client, "START_S", 0.3)
-    silent = tmp_path / "silent"
-    silent.write_text(f"{BY_THIS_PYTHON}\nimport time\ntime.sleep(60)\n", "utf-8")
-    silent.chmod(0o755)
-    worker = a_qt_worker(loop, str(silent))
-    worker.submit(a_run, heard.append)
-    loop.turn_until(lambda: outcome(heard), within_s=5)
-    assert errors(heard)[0].startswith("The worker must answer within")
-
-
-def test_a_job_that_a_worker_does_not_understand_ends(loop, a_run, heard, tmp_path):
-    older = tmp_path / "older"
-    older.write_text(
-        f"{BY_THIS_PYTHON}\nimport json, sys\n"
-        f"ready = dict(protocol={PROTOCOL}, type='ready', version='0', python='3', process_id=0,"
-        " capabilities=dict(tasks=[], runtimes=[], missing=[]))\n"
-        f"error = dict(protocol={PROTOCOL}, type='error', kind='JobError', sentence='Update it.', details='',"
-        " job=None, arm=None)\n"
-        "for line in sys.stdin:\n"
-        "    print(json.dumps(ready if 'hello' in line else error), flush=True)\n",
-        "utf-8",
-    )
-    older.chmod(0o755)
-    worker = a_qt_worker(loop, str(older))
-    worker.submit(a_run, heard.append)
-    loop.turn_until(lambda: outcome(heard))
-    assert (errors(heard), outcome(heard)) == (["Update it."], "failed")
-    worker.close()
 
 
 def test_closing_ends_the_process_and_nobody_hears_of_the_job(loop, a_run, heard):

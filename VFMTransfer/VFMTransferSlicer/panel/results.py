@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 
 import qt
@@ -29,11 +27,8 @@ from ..results.export import (
     saveNumbers,
     saveReport,
     saveScene,
-    saveSegmentations,
-    segmentedArms,
     whyNoNumbers,
     whyNoReport,
-    whyNoSegmentations,
 )
 from ..results.numbers import (
     COLUMNS,
@@ -79,7 +74,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Shown:
+class TableContent:
     """What a table shows.
 
     Attributes:
@@ -102,7 +97,7 @@ class Shown:
         return "\n".join("\t".join(row) for row in rows)
 
 
-def setUpTable(table: qt.QTableWidget, shown: Callable[[], Shown]) -> None:
+def setUpTable(table: qt.QTableWidget, shown: Callable[[], TableContent]) -> None:
     """Let columns be as wide as their words, and let Ctrl+C copy the whole table.
 
     Args:
@@ -126,7 +121,7 @@ def setUpTable(table: qt.QTableWidget, shown: Callable[[], Shown]) -> None:
     copy.connect("activated()", lambda: slicer.app.clipboard().setText(shown().text))
 
 
-def fillTable(table: qt.QTableWidget, shown: Shown) -> None:
+def fillTable(table: qt.QTableWidget, shown: TableContent) -> None:
     """Show it; a table without rows is not shown at all."""
     table.clearContents()
     table.setRowCount(len(shown.lines))
@@ -165,17 +160,6 @@ def _fitHeight(table: qt.QTableWidget) -> None:
     table.setFixedHeight(min(rows + head + bar + 2 * table.frameWidth, MAX_HEIGHT_PX))
 
 
-_SEG_MODULE = "DICOMSegmentationPlugin"
-_SEG_TOOLS = ("dcmqi", "itkimage2segimage")  # the package of Slicer's own plugin, the module of QuantitativeReporting
-
-
-def hasSegExporter() -> bool:
-    """Whether this Slicer can write DICOM SEG: a plugin for it, and the tool that the plugin calls."""
-    package, module = _SEG_TOOLS
-    hasTool = find_spec(package) is not None or hasattr(slicer.modules, module)
-    return find_spec(_SEG_MODULE) is not None and hasTool
-
-
 class Exports:
     """Saves the last run.
 
@@ -190,15 +174,12 @@ class Exports:
     ) -> None:
         self._ui, self._logic, self._suspendViews = ui, logic, suspendViews
         self._saved: RunInScene | None = None
-        self._hasSegExporter = hasSegExporter()
         self._tips = {
-            button: button.toolTip
-            for button in (ui.exportReportButton, ui.exportCsvButton, ui.exportSceneButton, ui.exportSegButton)
+            button: button.toolTip for button in (ui.exportReportButton, ui.exportCsvButton, ui.exportSceneButton)
         }
         ui.exportReportButton.connect("clicked(bool)", self.onReport)
         ui.exportCsvButton.connect("clicked(bool)", self.onNumbers)
         ui.exportSceneButton.connect("clicked(bool)", self.onScene)
-        ui.exportSegButton.connect("clicked(bool)", self.onSegmentations)
 
     def update(self, isBlinded: bool) -> None:
         """Enable what can be saved, and show why the rest cannot.
@@ -216,7 +197,6 @@ class Exports:
             self._ui.exportReportButton: whyNoReport(run),
             self._ui.exportCsvButton: whyNoNumbers(run),
             self._ui.exportSceneButton: whyNoNumbers(run),
-            self._ui.exportSegButton: whyNoSegmentations(run, self._hasSegExporter),
         }
         for button, why in reasons.items():
             why = hidden or running or why
@@ -251,18 +231,6 @@ class Exports:
         with self._suspendViews():
             return slicer.util.saveScene(path)
 
-    def onSegmentations(self, checked: bool = False) -> None:
-        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Save DICOM SEG in"))
-        if folder:
-            self.saveSegmentations(Path(folder))
-
-    def saveSegmentations(self, folder: Path) -> None:
-        """Save the last run's segmentations as DICOM SEG, and show the outcome."""
-        run = self._logic.lastRun
-        letters = list(segmentedArms(run))
-        what = _("the segmentations of A and B") if len(letters) > 1 else _("the segmentation of {letter}")
-        self.save(what.format(letter=letters[0]), lambda: _saveSegmentations(run, folder))
-
     def save(self, what: str, write: Callable[[], object]) -> None:
         """Write, and show the outcome.
 
@@ -287,12 +255,6 @@ class Exports:
     def _showMessage(self, sentence: str) -> None:
         self._ui.exportStatusLabel.text = sentence
         self._ui.exportStatusLabel.visible = bool(sentence)
-
-
-def _saveSegmentations(run: RunInScene, folder: Path) -> None:
-    from DICOMSegmentationPlugin import DICOMSegmentationExporter  # of Slicer 5.12, or of an extension
-
-    saveSegmentations(run, folder, DICOMSegmentationExporter, datetime.now())
 
 
 _NO_NUMBER = "–"
@@ -333,7 +295,7 @@ class ResultsSection:
         self._seen: tuple | None = None
         self._findings = Findings()
         self._isUnfolded = False
-        self._shown = {ui.resultsTable: Shown(), ui.findingsTable: Shown()}
+        self._shown = {ui.resultsTable: TableContent(), ui.findingsTable: TableContent()}
         for table in self._shown:
             setUpTable(table, lambda table=table: self._shown[table])
         ui.findingsTable.verticalHeader().hide()
@@ -398,7 +360,7 @@ class ResultsSection:
         fillTable(self._ui.findingsTable, shown)
 
 
-def _numbersShown(numbers: NumbersTable) -> Shown:
+def _numbersShown(numbers: NumbersTable) -> TableContent:
     """One heading a structure or image, so that the titles beside the rows are short."""
     lines: list[Line] = []
     group = ""
@@ -410,7 +372,9 @@ def _numbersShown(numbers: NumbersTable) -> Shown:
         cells = [Cell(cell.text, cell.note) if cell is not None else Cell(_NO_NUMBER) for cell in found]
         tip = f"{row.title}: {row.definition}" if row.definition else row.title
         lines.append(Line(f"  {_shortened(row.title)}" if group else _shortened(row.title), cells, tip))
-    return Shown([_SHORT_COLUMNS.get(column, COLUMNS[column]) for column in numbers.columns], lines, areNumbers=True)
+    return TableContent(
+        [_SHORT_COLUMNS.get(column, COLUMNS[column]) for column in numbers.columns], lines, areNumbers=True
+    )
 
 
 def _shortened(title: str) -> str:
@@ -421,7 +385,7 @@ def _shortened(title: str) -> str:
     return f"{title[:half].rstrip()}…{title[-half:].lstrip()}"
 
 
-def _both(found: Finding, text: Callable[[Finding], str]) -> str:
+def format_pair(found: Finding, text: Callable[[Finding], str]) -> str:
     """Of a lesion that A and B share, what each has."""
     return text(found) if found.other is None else f"{text(found)} / {text(found.other)}"
 
@@ -431,7 +395,7 @@ def _classesOf(found: Finding) -> str:
     return found.a or found.b if found.a == found.b or not (found.a and found.b) else f"{found.a} / {found.b}"
 
 
-def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> Shown:
+def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> TableContent:
     """What is known of no place gets no column; in the end a row for so many that are folded.
 
     Coordinates of the scanner stand in the tooltip where the place in the gland is known.
@@ -441,16 +405,18 @@ def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> Shown:
         (_("What"), lambda found: found.kind),
         (inGland, lambda found: found.inGland),
         (_("Class"), _classesOf),
-        (_("ml"), lambda found: _both(found, lambda one: f"{one.volumeMl:.2f}")),
+        (_("ml"), lambda found: format_pair(found, lambda one: f"{one.volumeMl:.2f}")),
         (
             _("mm"),
-            lambda found: "" if found.diameterMm is None else _both(found, lambda one: _diameter(one.diameterMm)),
+            lambda found: "" if found.diameterMm is None else format_pair(found, lambda one: _diameter(one.diameterMm)),
         ),
         (_("Zone"), lambda found: "" if found.inGland else found.zone),
-        (_("ADC"), lambda found: "" if found.meanAdc is None else _both(found, lambda one: _number(one.meanAdc))),
+        (_("ADC"), lambda found: "" if found.meanAdc is None else format_pair(found, lambda one: _number(one.meanAdc))),
         (
             _("Conf."),
-            lambda found: "" if found.confidence is None else _both(found, lambda one: _share(one.confidence)),
+            lambda found: (
+                "" if found.confidence is None else format_pair(found, lambda one: format_percent(one.confidence))
+            ),
         ),
         (_("Where, mm"), lambda found: "" if found.inGland else found.place),
     ]
@@ -464,7 +430,9 @@ def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> Shown:
     if folded:
         words = _("{count} below {limit} ml").format(count=folded, limit=MIN_DIFFERENCE_ML)
         lines.append(Line(cells=[Cell(f"+ {words}", _("Click to list them."))]))
-    return Shown([title for title, _text in known] or [_("What")], lines, wrapped=(_("What"), inGland, _("Class")))
+    return TableContent(
+        [title for title, _text in known] or [_("What")], lines, wrapped=(_("What"), inGland, _("Class"))
+    )
 
 
 def _number(value: float | None) -> str:
@@ -476,7 +444,11 @@ def _diameter(mm: float | None) -> str:
     return _NO_NUMBER if mm is None else f"{mm:.1f}"
 
 
-def _share(value: float | None) -> str:
+def _confidenceOf(found: Finding) -> str:
+    return "" if found.confidence is None else format_pair(found, lambda one: format_percent(one.confidence))
+
+
+def format_percent(value: float | None) -> str:
     return _NO_NUMBER if value is None else f"{value:.2f}"
 
 

@@ -7,41 +7,25 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
-
-import slicer
 
 from VFMTransferLib.core.errors import OutputError
 from VFMTransferLib.core.files import atomic_file, atomic_folder, spreadsheet_row, writing
 from VFMTransferLib.core.terms import RESEARCH_USE
 from VFMTransferLib.evaluation.measures import Between
 
-from ..inputs.exporting import gridInWorld, mergedLabels
-from ..runs import ArmInScene, RunInScene
-from .nodes import isOtherVolume, signSegments
+from ..runs import RunInScene
 from .numbers import measuresOf
 
 REPORT, PAGE = "report", "report.html"
 PAGE_SUFFIXES = (".html", ".htm")
 SCENE_SUFFIX = ".mrb"
-DICOM_UIDS = "DICOM.instanceUIDs"
 _COLUMNS = ("case", "task", "subject", "measure", "between", "value", "unit", "note")
 _PROVENANCE = "provenance"
 _SIDES = (Between.A, Between.B)
 _ENCODING = "utf-8-sig"  # with the byte order mark, by which spreadsheets recognize it
-_LONGEST_DICOM_TEXT = 64  # of a Long String (DICOM PS3.5, 6.2)
 _RUN_FIRST = "Run networks first."
-
-
-class SegExporter(Protocol):
-    """What is used of Slicer's `DICOMSegmentationExporter`."""
-
-    def export(self, outputDirectory: str, segFileName: str, metadata: dict[str, str], *, skipEmpty: bool) -> Any: ...
-
-    def cleanup(self) -> None: ...
 
 
 def proposedName(run: RunInScene, now: datetime, suffix: str = "") -> str:
@@ -63,24 +47,6 @@ def whyNoReport(run: RunInScene | None) -> str:
 def whyNoNumbers(run: RunInScene | None) -> str:
     """Why the numbers cannot be saved, in a sentence; empty if they can."""
     return "" if run is not None and run.arms else _RUN_FIRST
-
-
-def whyNoSegmentations(run: RunInScene | None, hasExporter: bool) -> str:
-    """Why the segmentations cannot be saved as DICOM, in a sentence; empty if they can.
-
-    Args:
-        run: What they come from.
-        hasExporter: Whether this Slicer can write them.
-    """
-    if run is None or not run.arms:
-        return _RUN_FIRST
-    if not segmentedArms(run):
-        return "This run left no segmentation in the scene."
-    if not run.isInScene or not run.about.GetAttribute(DICOM_UIDS):
-        return "DICOM SEG refers to the slices it was drawn on, so the images must have been loaded from DICOM."
-    if not hasExporter:
-        return "This Slicer writes no DICOM SEG. It needs Slicer 5.12, or the extension QuantitativeReporting."
-    return ""
 
 
 def saveReport(run: RunInScene, target: Path) -> None:
@@ -152,70 +118,6 @@ def saveScene(target: Path, save: Callable[[str], bool]) -> None:
                 f"Slicer could not save the scene as '{target.name}'. Its log has the reason; is the disk full?"
             )
         (work / target.name).replace(target)
-
-
-def saveSegmentations(
-    run: RunInScene,
-    folder: Path,
-    newExporter: Callable[[slicer.vtkMRMLSegmentationNode, str], SegExporter],
-    now: datetime,
-) -> list[Path]:
-    """Save each network's segmentation as DICOM SEG, without structures that are empty.
-
-    Structures that the user has edited are marked as such.
-
-    Args:
-        run: Drawn on slices that were loaded from DICOM.
-        folder: Where the files go.
-        newExporter: Slicer's own exporter for a segmentation and the name of who made it.
-        now: Part of the names.
-
-    Returns:
-        The files, of A and B as far as they have one.
-
-    Raises:
-        OutputError: A segmentation cannot be written; none of the files is left then.
-        GeometryError: A parent transform bends a segmentation or the volume.
-    """
-    stem = proposedName(run, now)
-    for arm in segmentedArms(run).values():
-        signSegments(arm.segmentation, arm.bundle, dict(_editedSegments(arm, run.about)))
-    with _besides(folder, stem) as work:
-        names = [
-            _writeSeg(arm, work, f"{stem}-{letter.lower()}.dcm", newExporter)
-            for letter, arm in segmentedArms(run).items()
-        ]
-        for name in names:
-            (work / name).replace(folder / name)
-    return [folder / name for name in names]
-
-
-def _editedSegments(arm: ArmInScene, about: slicer.vtkMRMLScalarVolumeNode) -> Iterator[tuple[str, bool]]:
-    """IDs of the segments that the network drew, and whether each has been edited since."""
-    voxel_ml = prod(gridInWorld(about).spacing_mm) / 1000
-    for name in arm.segmentation.GetSegmentation().GetSegmentIDs():
-        given_ml = arm.numbers["volumes_ml"].get(name)
-        if given_ml is not None:
-            voxels = int(mergedLabels(arm.segmentation, about, {name: 1}).sum())
-            yield name, isOtherVolume(voxels * voxel_ml, given_ml)
-
-
-def _writeSeg(arm: ArmInScene, folder: Path, name: str, newExporter: Callable[..., SegExporter]) -> str:
-    exporter = newExporter(arm.segmentation, "VFM Transfer")
-    description = f"Research use only: {arm.bundle}"[:_LONGEST_DICOM_TEXT]
-    try:
-        exporter.export(str(folder), name, {"SeriesDescription": description}, skipEmpty=True)
-    except (ValueError, RuntimeError, OSError) as error:  # Slicer's own, of which only the first line is a sentence
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise OutputError(f"'{arm.segmentation.GetName()}' could not be written as DICOM SEG: {reason}") from error
-    finally:
-        exporter.cleanup()
-    return name
-
-
-def segmentedArms(run: RunInScene) -> dict[str, ArmInScene]:
-    """`A` and `B` → the arm, of those whose segmentation is in the scene."""
-    return {letter: arm for letter, arm in zip("AB", run.arms, strict=False) if arm.segmentation in arm.nodes}
 
 
 def _provenanceRows(run: RunInScene) -> Iterator[dict[str, str]]:

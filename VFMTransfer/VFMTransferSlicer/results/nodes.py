@@ -5,7 +5,7 @@ In a scene each change of a node redraws views and lists.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -114,20 +114,12 @@ def isOtherVolume(found_ml: float, given_ml: float) -> bool:
     return abs(found_ml - given_ml) > _VOLUME_TOLERANCE * given_ml
 
 
-def signSegments(node: slicer.vtkMRMLSegmentationNode, bundle: str, isEdited: Mapping[str, bool] | None = None) -> None:
-    """State in each segment that a network drew it; without that DICOM SEG would call it drawn by hand.
-
-    Args:
-        node: With the segments.
-        bundle: Name of the network.
-        isEdited: Of the segments that it drew, by ID, whether a user has edited them since, so that the network is not
-            their only author; by default it drew all, and none is edited.
-    """
+def signSegments(node: slicer.vtkMRMLSegmentationNode, bundle: str) -> None:
+    """State in each segment that a network drew it; without that DICOM SEG would call it drawn by hand."""
     segmentation = node.GetSegmentation()
-    drawn = dict.fromkeys(segmentation.GetSegmentIDs(), False) if isEdited is None else isEdited
-    for name, isChanged in drawn.items():
+    for name in segmentation.GetSegmentIDs():
         segment = segmentation.GetSegment(name)
-        segment.SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC" if isChanged else "AUTOMATIC")
+        segment.SetTag("DICOM.SegmentAlgorithmType", "AUTOMATIC")
         segment.SetTag("DICOM.SegmentAlgorithmName", bundle[:_LONGEST_DICOM_TEXT])
 
 

@@ -18,8 +18,8 @@ from ..inputs.exporting import drawnOn, labelOf
 from ..inputs.series import planeOf
 from ..workers.steps import Steps
 from .cells import ADC, CORONAL, HBV, SAGITTAL, T2W, Cell, Rows, Volumes
+from .comparison_view import Corners, ViewCorners, fillView, warningOf
 from .display import Changes, LinkedWindows, keepOut, markedBounds, nodesOf
-from .shown import Corners, ViewCorners, fillView, warningOf
 
 _PROSTATE = (Label.PROSTATE, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 _HALF_MM = np.array([55.0, 55.0, 40.0])  # of what is shown around the middle of T2w, where no prostate is known

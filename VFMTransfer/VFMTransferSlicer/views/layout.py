@@ -23,10 +23,10 @@ from ..runs import RunInScene
 from ..signals import Signal
 from ..workers.steps import Steps
 from .cells import ORIENTATIONS, TAG, Rows, Volumes, cellsOf
+from .comparison_view import ComparisonView
 from .display import markedBounds, nodesOf, prostateBounds
 from .exam import Exam, ShownExam, examRows
 from .pairs import Order, makeDifference, makeDisplacement
-from .shown import Shown
 from .viewing import Viewing
 
 Point = tuple[float, float, float]  # RAS millimeters of the world
@@ -200,7 +200,7 @@ class SideBySide:
         self._forget = forget
         self._scene = layoutNode.GetScene()
         self._former: int | None = None
-        self._shown: Shown | ShownExam | None = None
+        self._shown: ComparisonView | ShownExam | None = None
         self._focus: Point | None = None
         self._isDiscarding = False
         self._tags: list[tuple[vtk.vtkObject, int]] = []
@@ -212,7 +212,7 @@ class SideBySide:
     @property
     def run(self) -> RunInScene | None:
         """The run that is shown; None for an exam."""
-        return self._shown.run if isinstance(self._shown, Shown) else None
+        return self._shown.run if isinstance(self._shown, ComparisonView) else None
 
     @property
     def exam(self) -> Exam | None:
@@ -227,7 +227,7 @@ class SideBySide:
     @property
     def viewing(self) -> Viewing | None:
         """Style and tools of what is shown."""
-        return self._shown.viewing if isinstance(self._shown, Shown) else None
+        return self._shown.viewing if isinstance(self._shown, ComparisonView) else None
 
     def prepare(self, tags: Iterable[str]) -> Steps:
         """Make views that will be wanted, one with each step: Slicer takes its time for each, and none to show it then.
@@ -302,8 +302,8 @@ class SideBySide:
         tags = {cell.tag for row in rows for cell in row}
         scales = [scale for scale in (difference, displacement) if scale is not None and _isSeen(scale.node, rows)]
 
-        def make(logics: Mapping[str, slicer.vtkMRMLSliceLogic]) -> Shown:
-            return Shown(run, order, rows, tuple(scales), logics, isBlinded, self._rendererOf, chosenWindows)
+        def make(logics: Mapping[str, slicer.vtkMRMLSliceLogic]) -> ComparisonView:
+            return ComparisonView(run, order, rows, tuple(scales), logics, isBlinded, self._rendererOf, chosenWindows)
 
         isSame = self.run is run
         chosenWindows = self._shown.chosenWindows if isSame else {}
@@ -329,7 +329,7 @@ class SideBySide:
     def _open(
         self,
         rows: Rows,
-        make: Callable[[Mapping[str, slicer.vtkMRMLSliceLogic]], Shown | ShownExam],
+        make: Callable[[Mapping[str, slicer.vtkMRMLSliceLogic]], ComparisonView | ShownExam],
         about: slicer.vtkMRMLVolumeNode,
         bounds: np.ndarray | None,
         isPlaced: bool = False,

@@ -235,7 +235,7 @@ _ALL_FLAGS = 0xFFFFFFFF
 _SEQUENCE_TAGS = {Sequence.T2W: T2W, Sequence.ADC: ADC, Sequence.HBV: HBV}
 
 
-class Shown:
+class ComparisonView:
     """A run in the views; `close` takes it out of them.
 
     Args:
