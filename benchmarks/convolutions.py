@@ -28,7 +28,7 @@ def measure() -> Iterator[Measurement]:
     torch.set_num_threads(1)
     for task in TASKS.values():
         spec = FAMILIES["profound"].network_for(task, "demonstration")
-        for one in (spec, FAMILIES["dynunet"].beside(spec)):
+        for one in (spec, FAMILIES["dynunet"].matched_baseline(spec)):
             network, plain = _network(one), _network(one)
             for module in plain.modules():
                 if isinstance(module, FastConv3d):

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from specs import MODELS, ConvNeXtSpec, ViTSpec
+from training_cases import changed
 
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders.base import ModelSpec
@@ -14,10 +15,9 @@ from VFMTransferLib.io import write_volume
 from VFMTransferLib.phantom import Phantom, make_phantom
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import LabeledCase
-from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
 from VFMTransferLib.training.cases import Split
+from VFMTransferLib.training.config import NO_AUGMENTATION, Augmentation, TrainConfig
 from VFMTransferLib.training.finetune import FinetuneConfig
-from VFMTransferLib.training.loop import Schedule
 
 SPACING_MM = (3.0, 3.0, 4.0)
 
@@ -73,20 +73,20 @@ def tiny_study_spec(family: str, task: str) -> ModelSpec:
 
 def tiny_study_config(family: str, task: str, steps: int = 4, **changes) -> FinetuneConfig:
     """Two training phantoms; batches of two, since batch norm needs them."""
-    config = FinetuneConfig(
-        model=tiny_study_spec(family, task),
-        split=Split((a_phantom(0).case.id, a_phantom(1).case.id)),
-        schedule=Schedule(steps, checkpoint_every=2, learning_rate=6e-3),
-        augmentation=Augmentation(),
+    train = TrainConfig(
+        steps=steps,
+        learning_rate=6e-3,
+        batch=2,
         seed=5,
         drop_path=0.1,
-        phantom_share=0.0,
+        augmentation=Augmentation(),
         measure_every=steps,
-        batch=2,
+        checkpoint_every=2,
     )
-    return replace(config, **changes)
+    split = Split((a_phantom(0).case.id, a_phantom(1).case.id))
+    return changed(FinetuneConfig(tiny_study_spec(family, task), split, train), **changes)
 
 
 def unvaried(config: FinetuneConfig) -> FinetuneConfig:
     """The same without augmentation and stochastic depth."""
-    return replace(config, augmentation=NO_AUGMENTATION, drop_path=0.0)
+    return changed(config, augmentation=NO_AUGMENTATION, drop_path=0.0)

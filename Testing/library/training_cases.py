@@ -14,10 +14,9 @@ from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.base import HeadSpec, ModelSpec, PreprocessSpec
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import DecodeOptions, LabeledCase, NetworkOutput
-from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.cases import LabeledDataset, Split
+from VFMTransferLib.training.config import Augmentation, TrainConfig
 from VFMTransferLib.training.finetune import FinetuneConfig
-from VFMTransferLib.training.loop import Schedule
 from VFMTransferLib.training.samples import CropSamples, crop_samples, prepare_labeled
 
 OBLIQUE = (0.96, -0.28, 0.0, 0.28, 0.96, 0.0, 0.0, 0.0, 1.0)
@@ -54,17 +53,17 @@ def tiny_crops(seed: int, spec: ModelSpec | None = None) -> CropSamples:
 
 
 def tiny_config(steps: int = 4, **changes) -> FinetuneConfig:
-    config = FinetuneConfig(
-        model=tiny_spec(),
-        split=Split(("case-0", "case-1"), (), ("case-2",)),
-        schedule=Schedule(steps, checkpoint_every=2),
-        augmentation=Augmentation(),
-        seed=3,
-        drop_path=0.1,
-        phantom_share=0.0,
-        measure_every=2,
+    train = TrainConfig(
+        steps=steps, seed=3, batch=1, drop_path=0.1, augmentation=Augmentation(), measure_every=2, checkpoint_every=2
     )
-    return replace(config, **changes)
+    return changed(FinetuneConfig(tiny_spec(), Split(("case-0", "case-1"), (), ("case-2",)), train), **changes)
+
+
+def changed(config, **changes):
+    """A configuration with other fields, of its own or of its training."""
+    own = {name: value for name, value in changes.items() if name in vars(config)}
+    train = {name: value for name, value in changes.items() if name not in own}
+    return replace(config, **{"train": replace(config.train, **train), **own})
 
 
 def tiny_labeled_case(seed: int) -> LabeledCase:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -105,25 +105,28 @@ def run_finetune(args: argparse.Namespace) -> None:
         args.parser.error(f"--encoder must be {' or '.join(families)}, and --init a bundle or {SCRATCH}; no --arm")
     from ..bundles.catalog import find_bundle
     from ..training.cases import Split
-    from ..training.finetune import Initialization, finetune, finetune_config, require_batch, write_arm
+    from ..training.config import TrainConfig
+    from ..training.finetune import (
+        FinetuneConfig,
+        Initialization,
+        finetune,
+        network_to_train,
+        require_batch,
+        write_arm,
+    )
     from ..training.loop import checkpoint_folder
     from ..training.samples import prepare_labeled
 
     init = None if args.init == SCRATCH else Initialization.from_bundle(find_bundle(args.init))
     require_free_output(args)
-    config = finetune_config(
-        args.encoder,
-        task,
-        Split(()),  # known as soon as the cases are read, which takes long
-        steps=args.steps,
-        seed=args.seed,
-        encoder=None if init is None else init.spec,
-        batch=args.batch,
-        precision=args.precision,
-        patience=args.patience,
-        learning_rate=args.learning_rate,
-        encoder_learning_rate=args.encoder_learning_rate,
-    )
+    stated = {
+        name: getattr(args, name)
+        for name in ("batch", "patience", "learning_rate", "encoder_learning_rate")
+        if getattr(args, name) is not None
+    }
+    train = TrainConfig(steps=args.steps, seed=args.seed, precision=args.precision, **stated)
+    model = network_to_train(args.encoder, task, None if init is None else init.spec)
+    config = FinetuneConfig(model, Split(()), train)  # the split is known as soon as the cases are read
     with progress_lines() as on_progress:
         how = distributed_context(args, on_progress)
         require_batch(config, how)
@@ -134,7 +137,7 @@ def run_finetune(args: argparse.Namespace) -> None:
                 prepare_labeled(case, config.model)  # one that is unfit is an error now, and not after hours
         work = checkpoint_folder(args.output)
         decided = decided_by(args) | ({"masks": args.gland} if is_folder else {})
-        shared = {"prepared": args.prepared, "ahead": args.ahead, "context": how, "on_progress": on_progress}
+        shared = {"prepared": args.prepared, "prefetch": args.ahead, "context": how, "on_progress": on_progress}
         trained = finetune(config, dataset, work, init=init, data=decided, **shared)
         if not how.is_first:
             return
@@ -166,9 +169,9 @@ def _finetune_by_recipe(args: argparse.Namespace) -> None:
     with progress_lines() as on_progress:
         lazy = args.prepared is not None
         data = recipe_data(recipe, Path(args.what), args.output, on_progress, lazy=lazy)
-        shared = {"prepared": args.prepared, "ahead": args.ahead}
+        shared = {"prepared": args.prepared, "prefetch": args.ahead}
         if args.seed is not None:  # of the training alone: what distorts scans stays, so that seeds can be compared
-            recipe = replace(recipe, seed=args.seed)
+            recipe = recipe.with_seed(args.seed)
         bundle = train_arm(recipe, data, arm, args.output, init, on_progress, **shared)
     print(f"{bundle.name}\n{bundle.folder}")
 
@@ -206,9 +209,9 @@ def run_pretrain(args: argparse.Namespace) -> None:
         if args.prepared is not None:
             require_output_outside(args.prepared, [Path(args.data)])
         if args.seed is not None:
-            recipe = replace(recipe, seed=args.seed)
+            recipe = recipe.with_seed(args.seed)
         with progress_lines() as on_progress:
-            shared = {"prepared": args.prepared, "ahead": args.ahead}
+            shared = {"prepared": args.prepared, "prefetch": args.ahead}
             print(pretrain_by_recipe(recipe, Path(args.data), args.output, on_progress, **shared))
         return
     is_folder = is_of_a_folder(args)
@@ -217,9 +220,10 @@ def run_pretrain(args: argparse.Namespace) -> None:
     add_defaults(args)
     from ..encoders import find_family, pretrained_families
     from ..encoders.pretext import pretext_task
-    from ..training.cases import folder_cases, folder_lesions, lazy_pretraining_phantoms, pretraining_phantoms
+    from ..training.cases import folder_cases, pretraining_phantoms
+    from ..training.config import PRETRAINING_RATE, TrainConfig
     from ..training.loop import checkpoint_folder
-    from ..training.pretrain import pretrain, pretrain_config, write_pretrained
+    from ..training.pretrain import PretrainConfig, pretrain, write_pretrained
 
     if args.encoder is not None and args.encoder not in pretrained_families():
         args.parser.error(f"--encoder must be one of {', '.join(pretrained_families())}, got '{args.encoder}'")
@@ -230,18 +234,18 @@ def run_pretrain(args: argparse.Namespace) -> None:
     require_free_output(args)
     with progress_lines() as on_progress:
         context = distributed_context(args, on_progress)
-        chosen = {"batch": args.batch, "precision": args.precision, "learning_rate": args.learning_rate}
-        config = pretrain_config(pretext, steps=args.steps, seed=args.seed, **chosen)
+        rate = args.learning_rate or PRETRAINING_RATE
+        train = TrainConfig(
+            steps=args.steps, learning_rate=rate, batch=args.batch, precision=args.precision, seed=args.seed
+        )
+        config = PretrainConfig(pretext, train)
         context.own_samples(config.batch)  # DatasetError, before cases are read
-        cases: Sequence[Any]
         if is_folder:
-            cases = (folder_lesions if pretext.needs_tissues else folder_cases)(Path(args.data))
-        elif args.prepared is not None:
-            cases = lazy_pretraining_phantoms(args.phantoms, tissue_maps=pretext.needs_maps)
+            cases = folder_cases(Path(args.data), lesions=pretext.needs_tissues)
         else:
-            cases = pretraining_phantoms(args.phantoms, on_progress, tissue_maps=pretext.needs_maps)
+            cases = pretraining_phantoms(args.phantoms, tissue_maps=pretext.needs_maps)
         work = checkpoint_folder(args.output)
-        shared = {"prepared": args.prepared, "ahead": args.ahead, "context": context, "on_progress": on_progress}
+        shared = {"prepared": args.prepared, "prefetch": args.ahead, "context": context, "on_progress": on_progress}
         trained = pretrain(config, cases, work, data=decided_by(args), **shared)
         license = "unknown" if is_folder else "Apache-2.0"
         bundle = write_pretrained(config, trained, args.output, data=data_title(args), cases=cases, license=license)

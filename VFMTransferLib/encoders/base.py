@@ -277,7 +277,7 @@ class EncoderFamily(ABC):
         """The network that pretraining writes: an encoder alone, or one of several encoders; None of a baseline."""
         return None
 
-    def beside(self, spec: ModelSpec) -> ModelSpec:
+    def matched_baseline(self, spec: ModelSpec) -> ModelSpec:
         """Of a task-specific baseline: the network to compare with one of `baseline_of`, as large. Imports torch.
 
         Raises:

@@ -74,7 +74,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Fit:
-    """How one encoder is trained on one task; what is not stated is as `training.finetune.finetune_config` has it.
+    """How one encoder is trained on one task; what is not stated is as `training.config.TrainConfig` has it.
 
     With `patience` a training ends when its validation score has not improved for that part of the steps. With
     `encoder_learning_rate` the encoder, of either arm, has another rate than the head. With `rates` each arm is trained

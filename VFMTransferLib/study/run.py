@@ -36,17 +36,18 @@ from ..tasks import TASKS, Scores, score_results
 from ..tasks.base import LabeledCase, Method
 from ..tasks.training import Objective
 from ..training.cases import Split
+from ..training.config import PRETRAINING_RATE, TrainConfig
 from ..training.finetune import (
     FinetuneConfig,
     Initialization,
     averaged_network,
     finetune,
-    finetune_config,
+    network_to_train,
     results_of,
     start_run,
 )
 from ..training.loop import CHECKPOINT, Run, checkpoint_folder, read_checkpoint
-from ..training.pretrain import pretrain, pretrain_config, write_pretrained
+from ..training.pretrain import PretrainConfig, pretrain, write_pretrained
 from .config import REAL, RunKey, StudyConfig, planned_runs, resized, split_arm
 from .examples import write_examples
 from .features import distance_rows, encoder_features, feature_cases
@@ -217,8 +218,8 @@ def _row_and_curve(
     rate = encoder_rate = 0.0
     if training is not None:
         if config.tasks[run.task].fit[run.family].rates:
-            rate = training.schedule.learning_rate
-            encoder_rate = training.schedule.encoder_learning_rate or rate
+            rate = training.config.learning_rate
+            encoder_rate = training.config.encoder_learning_rate or rate
         steps, seconds = training.step, round(training.seconds, 3)
         curve = [(int(point["step"]), float(point[SCORE])) for point in training.history if SCORE in point]
     sign = -1 if task.higher_is_better else 1
@@ -337,7 +338,7 @@ def _trained(
     _require_stamp(folder, run_sha256(run, config), _training_cases(run, config, workspace))
     path = folder / CHECKPOINT
     document = read_checkpoint(path) if path.exists() else {}
-    if document.get("finished", document.get("step") == settings.schedule.steps):
+    if document.get("finished", document.get("step") == settings.train.steps):
         training = start_run(settings, build_network(settings.model), Objective(settings.model))
         training.resume(path, document["identity"])
         return training
@@ -354,13 +355,13 @@ def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: On
     work = checkpoint_folder(folder)
     _require_stamp(work, sha256)
     pretext = pretext_task(settings.objective, pretraining_spec(run.encoder, config))
-    how = pretrain_config(
-        pretext,
+    train = TrainConfig(
         steps=settings.steps,
         seed=settings.seed,
         precision=settings.precision,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate or PRETRAINING_RATE,
     )
+    how = PretrainConfig(pretext, train)
     phantoms = phantoms_of_pretraining(config, run, workspace, report, tissue_maps=pretext.needs_maps)
     training = pretrain(how, phantoms, work, prepared=workspace.prepared, on_progress=report)
     bundle = write_pretrained(
@@ -399,23 +400,21 @@ def training_configs(run: RunKey, config: StudyConfig) -> tuple[FinetuneConfig, 
         raise ValueError(f"The study must train {family} on {task}, but does not.")
     split, every = split_of_run(run, config), max(fit.steps // config.measurements, 1)
     found = []
+    model, baseline = resized(network_to_train(family, task), config.encoders[family].size), run.baseline
+    model = model if baseline is None else baseline.matched_baseline(model)
     for rates in fit.tried:
-        one = finetune_config(
-            family,
-            task,
-            split,
+        train = TrainConfig(
             steps=fit.steps,
             seed=run.seed,
             batch=fit.batch,
             precision=fit.precision,
             patience=fit.patience,
-            learning_rate=rates.learning_rate,
             encoder_learning_rate=rates.encoder_learning_rate,
+            measure_every=every,
+            checkpoint_every=every,  # so much may be lost where a worker dies
         )
-        model, baseline = resized(one.model, config.encoders[family].size), run.baseline
-        schedule = replace(one.schedule, checkpoint_every=every)  # so much may be lost where a worker dies
-        model = model if baseline is None else baseline.beside(model)
-        found.append(replace(one, model=model, schedule=schedule, measure_every=every))
+        train = train if rates.learning_rate is None else replace(train, learning_rate=rates.learning_rate)
+        found.append(FinetuneConfig(model, split, train))
     return tuple(found)
 
 

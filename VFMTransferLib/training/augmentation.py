@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ..core.decoding import OMITTED, Limits, NotNegative, Share
 from ..core.terms import Sequence
 from ..encoders.synthetic import near_coil_gain
+from .config import Augmentation
 
 # Knots of the coarse grid on which positions are computed; between them they are linear.
 _KNOTS = (16, 28, 28)
@@ -29,52 +27,6 @@ _PILES = 4
 _PILE_PLACES = (0.2, 0.8)
 _PILE_MM = (3.0, 10.0)
 _LOG_PILE = (-0.4, 0.9)
-
-Factor = Annotated[float, Limits(minimum=1.0)]
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How far a random view may go from the case; the defaults are those of the shipped networks."""
-
-    rotation_deg: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 10.0, 25.0)  # largest about (x, y, z)
-    log_scale: NotNegative = 0.25  # largest logarithm of the common scale
-    log_axis_scale: NotNegative = 0.12  # and of each axis' own
-    shift_mm: tuple[NotNegative, NotNegative, NotNegative] = (12.0, 12.0, 10.0)  # largest along (x, y, z)
-    flip: Share = 0.5  # probability of mirroring left and right
-    elastic: Share = 0.7  # probability of a smooth random warp
-    elastic_mm: NotNegative = 5.0  # its largest displacement
-    narrow: Share = 0.3  # probability of a narrower field of view
-    narrowest: Annotated[float, Limits(above=0.0, maximum=1.0)] = 0.6  # its smallest part of each axis
-    gamma: Share = 0.5  # probability of another exponent
-    log_gamma: NotNegative = 0.4  # its largest logarithm
-    bias: Share = 0.5  # probability of a smooth brightness field
-    log_bias: NotNegative = 0.4  # its largest logarithm
-    near_coil: Share = field(default=0.0, metadata=OMITTED)  # probability of an endorectal coil's gain
-    contrast: Share = 0.15  # probability of a random tone curve
-    thick: Share = 0.2  # probability of thicker slices
-    thickest_mm: Factor = 6.0  # where the network's slices are 1 mm; else as many times their thickness
-    coarse: Share = 0.25  # probability of a lower resolution in the plane
-    coarsest: Factor = 2.5  # its largest factor
-    noise: Share = 0.4  # probability of Gaussian noise
-    noise_std: NotNegative = 0.25  # its largest deviation, in units of the image's
-    level: NotNegative = 0.2  # largest change of mean and of logarithmic scale of all intensities
-    # Largest shift of diffusion against T2w along either axis in plane, as when the prostate moves between the scans;
-    # the truth stays where T2w is. Of networks whose truth is no image.
-    misregistration_mm: NotNegative = field(default=0.0, metadata=OMITTED)
-    # Probability that places of the high-b image alone are brighter or darker, as where echo-planar distortion piles
-    # signal up; ADC, a ratio, does not show it.
-    pile_up: Share = field(default=0.0, metadata=OMITTED)
-
-
-NO_AUGMENTATION = Augmentation(
-    rotation_deg=(0.0, 0.0, 0.0),
-    log_scale=0.0,
-    log_axis_scale=0.0,
-    shift_mm=(0.0, 0.0, 0.0),
-    **dict.fromkeys(("flip", "elastic", "narrow", "gamma", "bias", "contrast", "thick", "coarse", "noise"), 0.0),
-    level=0.0,
-)
 
 
 def uniform(generator: Generator, low: float, high: float, count: int = 1) -> Tensor:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -56,9 +56,7 @@ class Split:
         everyone = [*self.train, *self.validation, *self.test]
         twice = sorted({name for name in everyone if everyone.count(name) > 1})
         if twice:
-            raise DatasetError(
-                f"Each case must stand once in a split, but {', '.join(twice)} stands more often. Remove it."
-            )
+            raise DatasetError(f"Cases stand more than once in the split: {', '.join(twice)}. Remove them.")
 
 
 @dataclass(frozen=True)
@@ -84,24 +82,16 @@ class LazyCases(Mapping[str, LabeledCase]):
     """
 
     def __init__(self, sources: Mapping[str, tuple[str, Callable[[], LabeledCase]]]) -> None:
-        self._sources = dict(sources)
+        self.sources = {name: LazyCase(name, identity, read) for name, (identity, read) in sources.items()}
 
     def __getitem__(self, name: str) -> LabeledCase:
-        return self._sources[name][1]()
+        return self.sources[name].read()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._sources)
+        return iter(self.sources)
 
     def __len__(self) -> int:
-        return len(self._sources)
-
-    def identity(self, name: str) -> str:
-        """What decides a case, without reading it."""
-        return self._sources[name][0]
-
-    def with_cases(self, cases: Iterable[LazyCase[LabeledCase]]) -> LazyCases:
-        """The same with some others, or with others instead."""
-        return LazyCases({**self._sources, **{one.id: (one.identity, one.read) for one in cases}})
+        return len(self.sources)
 
 
 @dataclass(frozen=True)
@@ -115,6 +105,10 @@ class LabeledDataset:
         """The cases of these names, in their order; of `LazyCases` each is read again whenever it is asked for."""
         return _Selected(self.cases, tuple(names))
 
+    def lazy(self, name: str) -> LabeledCase | LazyCase[LabeledCase]:
+        """A case, not read yet where the cases are lazy."""
+        return self.cases.sources[name] if isinstance(self.cases, LazyCases) else self.cases[name]
+
 
 @dataclass(frozen=True)
 class _Selected(Sequence[LabeledCase]):
@@ -123,11 +117,7 @@ class _Selected(Sequence[LabeledCase]):
     cases: Mapping[str, LabeledCase]
     names: tuple[str, ...]
 
-    @overload
-    def __getitem__(self, index: int) -> LabeledCase: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[LabeledCase]: ...
-    def __getitem__(self, index: int | slice) -> LabeledCase | Sequence[LabeledCase]:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return _Selected(self.cases, self.names[index])
         return self.cases[self.names[index]]
@@ -154,22 +144,18 @@ def phantom_dataset(
         raise DatasetError(f"Some of the phantoms must train and some validate, got {validation} of {count}.")
     maker = find_task(task)
     options = {"t2w_spacing_mm": spacing_mm, "phase_axis": _LEFT_RIGHT, **maker.phantom_options()}
-    made = [maker.from_phantom(phantom) for phantom in _phantoms(seed, count, on_progress, **options)]
-    cases = {labeled.case.id: labeled for labeled in made}
+    cases: dict[str, LabeledCase] = {}
+    for number in range(1, count + 1):
+        labeled = maker.from_phantom(make_phantom(seed + number - 1, **options))
+        cases[labeled.case.id] = labeled
+        if on_progress is not None:
+            on_progress(f"phantom {number} of {count}", number / count)
     names = tuple(cases)
     return LabeledDataset(Split(names[: count - validation], names[count - validation :]), cases)
 
 
-def pretraining_phantoms(
-    count: int, on_progress: OnProgress | None = None, *, tissue_maps: bool = False
-) -> list[Phantom]:
+def pretraining_phantoms(count: int, *, tissue_maps: bool = False) -> list[LazyCase[Phantom]]:
     """Phantoms to pretrain on, of other seeds than those that tasks are trained and measured on."""
-    options = {"t2w_spacing_mm": PHANTOM_SPACING_MM, "tissue_maps": tissue_maps}
-    return list(_phantoms(PRETRAINING_SEED, count, on_progress, **options))
-
-
-def lazy_pretraining_phantoms(count: int, *, tissue_maps: bool = False) -> list[LazyCase[Phantom]]:
-    """As `pretraining_phantoms`, each made when it is first shown."""
     options: dict[str, Any] = {"t2w_spacing_mm": PHANTOM_SPACING_MM, "tissue_maps": tissue_maps}
     return [
         LazyCase(phantom_name(seed), f"phantom {VERSION} {seed} {options}", partial(make_phantom, seed, **options))
@@ -177,24 +163,18 @@ def lazy_pretraining_phantoms(count: int, *, tissue_maps: bool = False) -> list[
     ]
 
 
-def _phantoms(seed: int, count: int, on_progress: OnProgress | None, **options: Any) -> Iterator[Phantom]:
-    for number in range(1, count + 1):
-        yield make_phantom(seed + number - 1, **options)
-        if on_progress is not None:
-            on_progress(f"phantom {number} of {count}", number / count)
+def folder_cases(folder: Path, *, lesions: bool = False) -> list[LazyCase[Any]]:
+    """The cases on disk that train, for pretraining: their images, or also gland and lesions."""
 
+    def images(path: Path) -> Case:
+        return replace(read_case(path), id=path.name, gland=None)
 
-def folder_cases(folder: Path) -> list[LazyCase[Case]]:
-    """The images of the cases on disk that train, DICOM or image files, for pretraining without labels."""
+    read, kind = (partial(read_labeled, task=lesion_task().id), "lesions") if lesions else (images, "images")
     return [
-        LazyCase(path.name, f"images {file_facts(path)}", partial(_images_of, path))
+        LazyCase(path.name, f"{kind} {file_facts(path)}", partial(read, path))
         for split, path in _distinct_folders(folder)
         if _trains(split)
     ]
-
-
-def _images_of(folder: Path) -> Case:
-    return replace(read_case(folder), id=folder.name, gland=None)
 
 
 def folder_dataset(
@@ -211,14 +191,13 @@ def folder_dataset(
         lazy: Read a case where it is asked for, known by its place and its files' names, sizes and times; what is
             wrong with it shows then.
     """
-    folders = _distinct_folders(folder, 2)
-    column = find_task(task).label_column
-    classes = read_classes(folder, find_task(task)) if column else {}
+    folders, reader = _distinct_folders(folder, 2), find_task(task)
+    classes = read_classes(folder, reader) if reader.label_column else {}
     sources: dict[str, tuple[str, Callable[[], LabeledCase]]] = {}
     for place, (_, path) in enumerate(folders):
-        if column and path.name not in classes:
-            raise DatasetError(f"{LABELS} must have a row for case '{path.name}', but has none. Add it.")
-        names, category = MaskNames((gland,)), classes.get(path.name)
+        if reader.label_column and path.name not in classes:
+            raise DatasetError(f"{LABELS} has no row for case '{path.name}'. Add it.")
+        category, names = classes.get(path.name), MaskNames((gland,))
         reading = partial(read_labeled, path, task, names, category=category, seed=seed + place)
         sources[path.name] = (f"{task} {gland} {category} {seed + place} {file_facts(path)}" if lazy else "", reading)
     cases = LazyCases(sources) if lazy else {name: read() for name, (_, read) in sources.items()}
@@ -227,9 +206,9 @@ def folder_dataset(
         for split, path in folders:
             parts[SPLIT_FOLDERS[split.lower()]].append(path.name)
         _require_apart(parts)
-        return LabeledDataset(Split(**{part: tuple(names) for part, names in parts.items()}), cases)
-    parts["train"], parts["validation"] = _drawn(list(cases), validation_share, seed)
-    return LabeledDataset(Split(tuple(parts["train"]), tuple(parts["validation"])), cases)
+    else:
+        parts["train"], parts["validation"] = _drawn(list(cases), validation_share, seed)
+    return LabeledDataset(Split(**{part: tuple(names) for part, names in parts.items()}), cases)
 
 
 def patient_of(name: str) -> str:
@@ -253,8 +232,8 @@ def _require_apart(parts: Mapping[str, Iterable[str]]) -> None:
         where = dict.fromkeys(part_of[name] for name in names)
         if len(where) > 1:
             raise DatasetError(
-                f"Cases of one patient must lie in one part of the split, but {', '.join(names)}, by their names one "
-                f"patient's, lie in {' and '.join(where)}. Move them, or rename those of different patients."
+                f"Cases of one patient, by their names, lie in {' and '.join(where)}: {', '.join(names)}. Move them, "
+                "or rename those of different patients."
             )
 
 
@@ -263,8 +242,8 @@ def _drawn(names: list[str], share: float, seed: int) -> tuple[list[str], list[s
     of_patient = cases_of_patients(names)
     if len(of_patient) < 2:
         raise DatasetError(
-            f"Some patients must train and others validate, but all cases, as {', '.join(names[:2])}, are one "
-            "patient's by their names. Add cases of others, or rename those of different patients."
+            "All cases are of one patient by their names, so that none can validate. Add cases of others, or rename "
+            "those of different patients."
         )
     patients = list(of_patient)
     random.Random(seed).shuffle(patients)
@@ -305,29 +284,18 @@ def folder_checksum(folder: Path, names: Iterable[str] | None = None) -> str:
     return digest.hexdigest()
 
 
-def folder_lesions(folder: Path) -> list[LazyCase[LabeledCase]]:
-    """The cases on disk that train, with gland and lesions, for pretraining by contrast."""
-    return [
-        LazyCase(path.name, f"lesions {file_facts(path)}", partial(read_labeled, path, lesion_task().id))
-        for split, path in _distinct_folders(folder)
-        if _trains(split)
-    ]
-
-
 def case_folders(folder: Path) -> list[tuple[str, Path]]:
     """The folder of each case on disk, and the name of the split's folder that it lies in; empty without splits."""
     if not folder.is_dir():
-        raise DatasetError(f"The data must be a folder with a folder for each case, but '{folder.name}' is none.")
+        raise DatasetError(f"'{folder.name}' is not a folder. Name one with a folder for each case.")
 
     def below(path: Path) -> list[Path]:
         return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
     splits = [path for path in below(folder) if path.name.lower() in SPLIT_FOLDERS]
-    beside = [path.name for path in below(folder) if path not in splits]
-    if splits and beside:
+    if outside := [path.name for path in below(folder) if splits and path not in splits]:
         raise DatasetError(
-            f"Cases beside {', '.join(path.name for path in splits)} must lie within them, but {', '.join(beside[:5])} "
-            f"{'lie' if len(beside) > 1 else 'lies'} beside. Move {'them' if len(beside) > 1 else 'it'}."
+            f"Cases lie next to the folders of the splits, not within them: {', '.join(outside[:5])}. Move them."
         )
     return [(split.name, path) for split in splits for path in below(split)] or [("", path) for path in below(folder)]
 
@@ -337,10 +305,10 @@ def _distinct_folders(folder: Path, min_count: int = 1) -> list[tuple[str, Path]
     found = case_folders(folder)
     if len(found) < min_count or len({path.name for _, path in found}) < len(found):
         raise DatasetError(
-            f"Folder '{folder.name}' must hold {min_count} or more cases, each once, but holds {len(found)}."
+            f"Folder '{folder.name}' holds {len(found)} cases; it needs {min_count} or more, each name once."
         )
     if not any(_trains(split) for split, _ in found):
-        raise DatasetError("A folder with splits must have cases in 'train', but has none there.")
+        raise DatasetError("The folder has splits, but no cases in 'train'. Add some.")
     return found
 
 
@@ -378,30 +346,21 @@ def read_classes(folder: Path, task: Task) -> dict[str, str]:
     """Case → class, from the folder's table; DatasetError where it is missing or states none."""
     path, column = folder / LABELS, task.label_column
     if not path.is_file():
-        raise DatasetError(f"Folder '{folder.name}' must hold {LABELS} with the columns case,{column}. Add it.")
-    try:
-        text = path.read_text("utf-8-sig")  # as Excel writes it
-    except UnicodeDecodeError:
-        raise DatasetError(f"{LABELS} must be text (UTF-8), but is not. Save it as CSV UTF-8.") from None
-    rows = csv.reader(text.splitlines())
-    header = [name.strip() for name in next(rows, [])]
-    if lacking := [name for name in ("case", column) if name not in header]:
-        raise DatasetError(
-            f"{LABELS} must have the columns case,{column}, separated by commas, but lacks {', '.join(lacking)}: its "
-            f"first line is '{','.join(header)[:80]}'. Correct it."
-        )
+        raise DatasetError(f"Folder '{folder.name}' has no {LABELS}. Add one with the columns case,{column}.")
+    lines = path.read_text("utf-8-sig", errors="replace").splitlines()  # as Excel writes it
+    rows = csv.DictReader(lines)
+    rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+    if lacking := [name for name in ("case", column) if name not in rows.fieldnames]:
+        raise DatasetError(f"{LABELS} lacks the columns {', '.join(lacking)}. Separate columns by commas.")
     found: dict[str, str] = {}
-    for number, cells in enumerate(rows, start=2):
-        row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
-        name, value = row.get("case", ""), row.get(column, "")
-        if not any(row.values()):
+    for number, row in enumerate(rows, start=2):
+        name, value = ((row[key] or "").strip() for key in ("case", column))
+        if not name and not value:
             continue
         try:
             category = task.class_from_table(value)
         except ValueError as error:
             raise DatasetError(f"{LABELS}, line {number}: {error}, got '{value}'.") from None
         if found.setdefault(name, category) != category:
-            raise DatasetError(
-                f"{LABELS}, line {number}: case '{name}' must have one {column}, but has another above. Remove one row."
-            )
+            raise DatasetError(f"{LABELS}, line {number}: case '{name}' has another {column} above. Remove one row.")
     return found

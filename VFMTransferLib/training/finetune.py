@@ -6,7 +6,6 @@ shows both the same samples of the same cases at the same learning rate.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,30 +33,18 @@ from ..inference.windows import infer
 from ..tasks import TASKS, Scores, score_case, score_results, task_of
 from ..tasks.base import DecodeOptions, LabeledCase, Method, NetworkOutput, finite
 from ..tasks.training import Objective, Sample, collate
-from .augmentation import Augmentation
-from .cases import LabeledDataset, LazyCase, LazyCases, Split
+from .cases import LabeledDataset, LazyCase, Split
+from .config import Augmentation, TrainConfig
 from .distributed import DistributedContext
-from .loop import BUNDLE_VERSION, CHECKPOINT, Run, Schedule, choose_case, draw_samples, run_identity, run_record
-from .prepared import PreparedSamples, case_identity, prepared_samples
-from .samples import CaseSamples, prepare_labeled, samples_of
+from .loop import BUNDLE_VERSION, CHECKPOINT, Run, choose_case, draw_samples, run_identity
+from .sample_cache import case_identity, case_samples
+from .samples import prepare_labeled
 
 SCORE = "score"  # the task's primary measure in a run's history
-_RATE = 2e-3  # at 1e-3 two hundred steps taught ProViCNet no displacement; 3e-3 fitted one case in a hundred
 _ARM_TITLES = {Arm.PRETRAINED: "pretrained", Arm.SCRATCH: "from scratch"}
 # Of image tasks the truth is the image's look, which must not be varied but in level.
 _IMAGE_AUGMENTATION = Augmentation(thick=0.0, coarse=0.0, noise=0.0, level=0.1)
 _SOURCE = Provenance("in-training", "in training", "", "", "torch", "cpu", "fp32")
-
-
-def on_arrays(network: nn.Module) -> Callable[..., np.ndarray]:
-    """A network in evaluation mode as `infer` runs one: from the arrays of a batch to its output, an array."""
-
-    def run(*arrays: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-            return network(*(torch.from_numpy(array).to(device) for array in arrays)).float().cpu().numpy()
-
-    return run
 
 
 _AS_IT_IS = DecodeOptions()
@@ -68,11 +55,14 @@ def results_of(
 ) -> Iterator[tuple[Result, LabeledCase]]:
     """Each result, by a network in evaluation mode and as a user predicts, with its case.
 
-    A case is read and prepared when its turn comes, and none is held, which would take 20 MB a case. Reading takes a
-    tenth of the network's time on a phantom, and up to half of it on an exam whose truth is computed, as of
-    super-resolution. `fitted` holds what was fitted to the network's output.
+    A case is read when its turn comes, and none is held. `fitted` holds what was fitted to the network's output.
     """
-    run = on_arrays(network)
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(*(torch.from_numpy(array).to(device) for array in arrays)).float().cpu().numpy()
+
     for case in cases:
         prepared = prepare_labeled(case, spec)
         logits = infer(run, prepared, spec)
@@ -87,64 +77,47 @@ class FinetuneConfig:
 
     model: ModelSpec
     split: Split  # cases that do not train choose nothing
-    schedule: Schedule
-    augmentation: Augmentation
-    seed: int  # of head, order and samples
-    drop_path: float  # stochastic depth of the encoder
-    phantom_share: float  # part of the samples that show a phantom
-    measure_every: int  # steps
-    batch: int = 1  # samples a step, of all processes
+    train: TrainConfig
+
+    @property
+    def batch(self) -> int:
+        return self.train.batch or family_of(self.model).batch_size(self.model)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        default = _IMAGE_AUGMENTATION if task_of(self.model).output == "image" else Augmentation()
+        return self.train.augmentation or default
+
+    @property
+    def drop_path(self) -> float:
+        return task_of(self.model).drop_path if self.train.drop_path is None else self.train.drop_path
+
+    @property
+    def measure_every(self) -> int:
+        return self.train.measure_every or max(self.train.steps // 10, 1)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All of it but the model for JSON, defaults filled in, for records and checkpoints."""
+        filled = {name: getattr(self, name) for name in ("batch", "augmentation", "drop_path", "measure_every")}
+        return to_json({"split": self.split} | vars(replace(self.train, **filled)))
 
 
-def finetune_config(
-    family: str,
-    task: str,
-    split: Split,
-    *,
-    steps: int,
-    seed: int = 0,
-    encoder: ModelSpec | None = None,
-    batch: int | None = None,
-    precision: str = "float32",
-    patience: float | None = None,
-    learning_rate: float | None = None,
-    encoder_learning_rate: float | None = None,
-) -> FinetuneConfig:
-    """How the study fine-tunes a family on a task, the same for both arms.
+def network_to_train(family: str, task: str, encoder: ModelSpec | None = None) -> ModelSpec:
+    """A family's network for a task, at the demonstration's size or with the encoder of a pretrained network.
 
-    An `encoder` is a network whose encoder's size is taken instead of the demonstration's. With `patience` the steps
-    are the most, see `Schedule`; validation then decides when a training ends, and nothing else. With
-    `encoder_learning_rate` the encoder has another rate than the head. BundleError where the `encoder` is of another
-    family.
+    Raises:
+        BundleError: The `encoder` is of another family.
     """
-    encoders = find_family(family)
-    spec = encoders.network_for(TASKS[task])
-    if encoder is not None:
-        if (found := family_of(encoder).name) != family:
-            raise BundleError(
-                f"A training of {family} must start from an encoder of {family}, but {encoder.title} has one of "
-                f"{found}. Name a bundle that was pretrained for {family}, or train {found}."
-            )
-        spec = replace(spec, encoder=encoder.encoder)
-    is_image = TASKS[task].output == "image"
-    return FinetuneConfig(
-        model=spec,
-        split=split,
-        schedule=Schedule(
-            steps,
-            learning_rate=_RATE if learning_rate is None else learning_rate,
-            precision=precision,
-            checkpoint_every=min(steps, 50),
-            patience=patience,
-            encoder_learning_rate=encoder_learning_rate,
-        ),
-        augmentation=_IMAGE_AUGMENTATION if is_image else Augmentation(),
-        seed=seed,
-        drop_path=TASKS[task].drop_path,
-        phantom_share=0.0,
-        measure_every=max(steps // 10, 1),
-        batch=batch or encoders.batch_size(spec),
-    )
+    spec = find_family(family).network_for(TASKS[task])
+    if encoder is None:
+        return spec
+    if (found := family_of(encoder).name) != family:
+        raise BundleError(
+            f"{encoder.title} has an encoder of {found}, which cannot initialize {family}. Choose a bundle that was "
+            f"pretrained for {family}, or train {found}."
+        )
+    return replace(spec, encoder=encoder.encoder)
 
 
 @dataclass(frozen=True)
@@ -182,7 +155,7 @@ def finetune(
     init: Initialization | None = None,
     phantoms: Iterable[LabeledCase | LazyCase[LabeledCase]] = (),
     prepared: Path | None = None,
-    ahead: int = 0,
+    prefetch: int = 0,
     data: Mapping[str, Any] | None = None,
     context: DistributedContext | None = None,
     on_progress: OnProgress | None = None,
@@ -190,58 +163,41 @@ def finetune(
     """Fine-tune one arm, or go on from the checkpoint in `folder`; the scratch arm has no `init`.
 
     The run's `average` holds the weights to ship, and its history the validation cases' scores, the primary one as
-    `score`. They choose nothing but, with patience, when it ends; the first process measures. `phantoms` are shown in
-    `config.phantom_share` of the samples. With `prepared`, a folder that may be shared by many runs, the cases that
-    train are prepared on disk, each once and when it is first shown; `ahead` threads draw the samples of the next
-    steps. What is learned is the same either way. `data` states in JSON what decides the cases beside their names, as
-    the masks; a checkpoint that states other data is refused. Of cases in memory it is by default a checksum of them.
+    `score`. They choose nothing but, with patience, when it ends; the first process measures.
+
+    Args:
+        phantoms: Mixed into `phantom_share` of the samples.
+        prepared: Folder of a cache on disk that many runs may share; each case is prepared when it is first shown.
+        prefetch: Threads that draw the samples of the next steps.
+        data: States in JSON what decides the cases beside their names, as the masks; a checkpoint that states other
+            data is refused. Of cases in memory it is by default a checksum of them.
 
     Raises:
         DatasetError: A case is missing or lacks what its task needs, one that tests is among those that the
-            initialization was learned from, no case validates where the schedule has patience, or as of
-            `require_batch`.
+            initialization was learned from, no case validates where there is patience, or as of `require_batch`.
         CheckpointError: The initialization has another encoder, or the folder a checkpoint of another configuration or
             of other data.
     """
-    lacking = sorted(set(config.split.train) - set(dataset.cases))
-    if lacking:
-        raise DatasetError(f"The dataset must hold all cases of the split, but lacks {', '.join(lacking)}. Add them.")
-    if known := sorted(set(config.split.test) & init.cases if init is not None else ()):
-        raise DatasetError(
-            f"Cases that test must be new to the network, but the pretrained encoder was learned from cases named "
-            f"{', '.join(known)}. Start from a pretraining without them, or leave them out of the test."
-        )
-    if config.schedule.patience is not None and not config.split.validation:
-        raise DatasetError(
-            "A training with patience must have cases that validate, whose score ends it, but has none. Add some, or "
-            "leave patience out."
-        )
-    context = context or DistributedContext()
+    train, context = config.train, context or DistributedContext()
+    _require_split(config, dataset, init)
     require_batch(config, context)
     if data is None and isinstance(dataset.cases, dict):
-        decide = (case_identity(dataset.cases[name]) for name in (*config.split.train, *config.split.validation))
-        data = {"cases": hashlib.sha256(" ".join(decide).encode()).hexdigest()}
-    training: list[CaseSamples | PreparedSamples]
-    if prepared is None:
-        training = [samples_of(case, config.model) for case in dataset.select(config.split.train)]
-    else:
-        training = [prepared_samples(name, dataset.cases, config.model, prepared) for name in config.split.train]
-    between = [_shown_between(case, config.model, prepared) for case in phantoms]
+        data = {"cases": [case_identity(dataset.cases[n]) for n in (*config.split.train, *config.split.validation)]}
+    samples = [case_samples(dataset.lazy(name), config.model, prepared) for name in config.split.train]
+    mixed_in = [case_samples(case, config.model, prepared) for case in phantoms]
     validation = dataset.select(config.split.validation if context.is_first else ())
     for case in validation:
         prepare_labeled(case, config.model)  # one that is unfit is an error now, and not after hours
-    objective = Objective.balanced(config.model, (one.category for one in (*training, *between)))
+    objective = Objective.balanced(config.model, (one.category for one in (*samples, *mixed_in)))
     run = start_run(config, initial_network(config, init), objective, context)
 
     def batches(step: int) -> list[tuple[Any, ...]]:
-        first = step * config.batch
-
         def sample(number: int, generator: Generator) -> Sample:
-            case = choose_case(first + number, config.seed, training, between, config.phantom_share)
+            place = step * config.batch + number
+            case = choose_case(place, train.seed, samples, mixed_in, train.phantom_share)
             return case.sample(generator, config.augmentation)
 
-        parts = draw_samples(context, config.batch, config.seed, step, sample)
-        return [(collate(samples),) for samples in parts]
+        return [(collate(part),) for part in draw_samples(context, config.batch, train.seed, step, sample)]
 
     def measure(losses: list[float]) -> dict[str, float]:
         if not validation:
@@ -254,17 +210,28 @@ def finetune(
     arm, weights = (Arm.SCRATCH, {}) if init is None else (Arm.PRETRAINED, init.weights)
     run.train(
         folder / CHECKPOINT,
-        run_identity(config, context, arm, weights=weights),
+        run_identity([config.model, config.document, arm, data], context, weights),
         batches,
-        config.seed,
         measure=measure,
         measure_every=config.measure_every,
         score=lambda entry: sign * entry.get(SCORE, math.nan),
-        data=data,
-        ahead=ahead,
+        prefetch=prefetch,
         on_progress=on_progress,
     )
     return run
+
+
+def _require_split(config: FinetuneConfig, dataset: LabeledDataset, init: Initialization | None) -> None:
+    """DatasetError as of `finetune` for what is wrong with a split."""
+    if lacking := sorted(set(config.split.train) - set(dataset.cases)):
+        raise DatasetError(f"Cases of the split are missing in the dataset: {', '.join(lacking)}. Add them.")
+    if known := sorted(set(config.split.test) & init.cases if init is not None else ()):
+        raise DatasetError(
+            f"The pretrained encoder was learned from test cases: {', '.join(known)}. Start from a pretraining without "
+            "them, or leave them out of the test."
+        )
+    if config.train.patience is not None and not config.split.validation:
+        raise DatasetError("A training with patience has no validation cases. Add some, or leave patience out.")
 
 
 def require_batch(config: FinetuneConfig, context: DistributedContext) -> None:
@@ -273,26 +240,17 @@ def require_batch(config: FinetuneConfig, context: DistributedContext) -> None:
     # Of a network of slices each sample has several of them.
     if each < 2 and config.model.head.kind == "classifier" and not config.model.is_slice_based:
         raise DatasetError(
-            f"{config.model.title} must see 2 or more samples at a time, whose mean its batch normalization needs, but "
-            f"sees {each} (a batch of {config.batch} in {context.parts}). Choose a larger --batch."
+            f"{config.model.title} needs 2 or more samples at a time for its batch normalization, but a batch of "
+            f"{config.batch} in {context.parts} gives {each}. Choose a larger --batch."
         )
-
-
-def _shown_between(
-    case: LabeledCase | LazyCase[LabeledCase], spec: ModelSpec, prepared: Path | None
-) -> CaseSamples | PreparedSamples:
-    if prepared is None:
-        return samples_of(case.read() if isinstance(case, LazyCase) else case, spec)
-    cases = {case.case.id: case} if isinstance(case, LabeledCase) else LazyCases({}).with_cases([case])
-    return prepared_samples(next(iter(cases)), cases, spec, prepared)
 
 
 def start_run(
     config: FinetuneConfig, network: nn.Module, objective: Objective, context: DistributedContext | None = None
 ) -> Run:
-    """A fine-tuning of no step, whose encoder has the rate that the schedule states for it."""
+    """A fine-tuning of no step, whose encoder has its own rate where the configuration states one."""
     encoder = encoder_parameters(network, config.model)
-    return Run.start(network, config.schedule, objective.loss, context, encoder)
+    return Run.start(network, config.train, objective.loss, context, encoder)
 
 
 def initial_network(config: FinetuneConfig, init: Initialization | None) -> nn.Module:
@@ -300,10 +258,10 @@ def initial_network(config: FinetuneConfig, init: Initialization | None) -> nn.M
 
     ValueError for a task-specific baseline with an initialization; CheckpointError where the encoders do not fit.
     """
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.train.seed)
     family, start = family_of(config.model), task_of(config.model).initial_output
     if init is not None and family.baseline_of:
-        raise ValueError("A task-specific baseline must start from scratch, since no pretraining fits it.")
+        raise ValueError("A task-specific baseline has no pretraining. Train it from scratch.")
     network = family.build_for_training(config.model, config.drop_path, start)
     if init is not None:
         load_encoder(network, config.model, init.weights)
@@ -360,9 +318,11 @@ def write_arm(
         elif names:
             parts[part] = dataset.select(names)
     parts |= more_cases or {}
-    baseline = _baseline(spec, dataset.select(config.split.train))
-    document = to_json(config)
-    del document["model"]  # the bundle states it itself
+    baseline: Method | DatasetError
+    try:
+        baseline = task_of(spec).naive_baseline(dataset.select(config.split.train))
+    except DatasetError as error:
+        baseline = error
     bundle = Bundle(
         folder=folder,
         name=folder.name,
@@ -371,10 +331,10 @@ def write_arm(
         spec=spec,
         arm=arm,
         training={
-            "config": document,
+            "config": config.document,
             "data": data,
             **({"attribution": attribution} if attribution else {}),
-            **run_record(run),
+            **run.record,
             "start": "scratch" if init is None else dict(init.record),
         },
         metrics={part: _measured(network, spec, cases, baseline, fitted) for part, cases in parts.items()},
@@ -387,14 +347,6 @@ def write_arm(
     )
     text = None if card is None else card(bundle)
     return export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True, card=text))
-
-
-def _baseline(spec: ModelSpec, training: Sequence[LabeledCase]) -> Method | DatasetError:
-    """The task's naive baseline, or why these cases give none."""
-    try:
-        return task_of(spec).naive_baseline(training)
-    except DatasetError as error:
-        return error
 
 
 def _measured(

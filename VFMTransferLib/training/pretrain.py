@@ -6,7 +6,7 @@ The pretext task states what is learned (`encoders`); cases, random views, loop 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,13 @@ from ..phantom import Phantom
 from ..tasks import lesion_task
 from ..tasks.base import LabeledCase
 from ..tasks.lesions import class_map
-from .augmentation import Augmentation
 from .cases import LazyCase
+from .config import Augmentation, TrainConfig
 from .distributed import DistributedContext
-from .loop import (
-    BUNDLE_VERSION,
-    CHECKPOINT,
-    Run,
-    Schedule,
-    choose_case,
-    draw_samples,
-    part_seed,
-    run_identity,
-    run_record,
-)
-from .prepared import prepared_path, shown_identity, stored
+from .loop import BUNDLE_VERSION, CHECKPOINT, Run, choose_case, draw_samples, part_seed, run_identity
+from .sample_cache import cache_path, shown_identity, stored
 from .samples import CropSamples, SliceSamples, TissueSamples, crop_samples, slice_samples, tissue_samples
 
-_RATE = 1e-3
 Shown = Case | LabeledCase | Phantom
 PretrainSamples = CropSamples | SliceSamples | TissueSamples
 # A random view of a case.
@@ -55,31 +44,23 @@ class PretrainConfig:
     """Everything that decides what pretraining yields, but for the cases."""
 
     pretext: PretextTask
-    schedule: Schedule
-    augmentation: Augmentation
-    seed: int  # of weights, order, views, and of what is random in the pretext task
-    batch: int  # views a step, of all processes
-    phantom_share: float = 0.0  # part of the views that show a phantom
+    train: TrainConfig
 
+    @property
+    def batch(self) -> int:
+        return self.train.batch or self.pretext.batch
 
-def pretrain_config(
-    pretext: PretextTask,
-    *,
-    steps: int,
-    seed: int = 0,
-    batch: int | None = None,
-    precision: str = "float32",
-    learning_rate: float | None = None,
-) -> PretrainConfig:
-    """How the study pretrains; a step has the pretext task's own number of views unless `batch` is given."""
-    rate = _RATE if learning_rate is None else learning_rate
-    return PretrainConfig(
-        pretext,
-        Schedule(steps, learning_rate=rate, precision=precision, checkpoint_every=min(steps, 50)),
-        Augmentation(),
-        seed,
-        batch=batch or pretext.batch,
-    )
+    @property
+    def augmentation(self) -> Augmentation:
+        return self.train.augmentation or Augmentation()
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All of it but the network for JSON, defaults filled in, for records and checkpoints."""
+        train = replace(self.train, batch=self.batch, augmentation=self.augmentation)
+        pretext = to_json(self.pretext)
+        del pretext["spec"]
+        return {"pretext": pretext, **to_json(train)}
 
 
 def pretrain(
@@ -89,7 +70,7 @@ def pretrain(
     *,
     phantoms: Iterable[Shown | LazyCase[Any]] = (),
     prepared: Path | None = None,
-    ahead: int = 0,
+    prefetch: int = 0,
     data: Mapping[str, Any] | None = None,
     context: DistributedContext | None = None,
     on_progress: OnProgress | None = None,
@@ -98,41 +79,40 @@ def pretrain(
 
     A sequence that a case lacks is a channel of zeros, but not for networks of slices. A pretext task of tissues takes
     cases of lesion segmentation whose gland is known, or phantoms; one of tissue maps takes phantoms that have them.
-    `config.pretext.pretrained(run.average)` starts fine-tuning. With `prepared`, a folder that many runs may share,
-    cases are prepared on disk, each once and a `LazyCase` when it is first shown; what is learned is the same.
+    `config.pretext.pretrained(run.average)` starts fine-tuning.
     """
-    pretext = config.pretext
-    found = list(cases)
+    pretext, train, found = config.pretext, config.train, list(cases)
     if not found:
         raise DatasetError("Pretraining needs at least one case, got none.")
-    shown, between = ([_view_of(case, config, prepared) for case in some] for some in (found, phantoms))
-    torch.manual_seed(config.seed)
-    run = Run.start(pretext.build(), config.schedule, pretext.loss, context)
+    shown: list[RandomView] = []
+    for number, case in enumerate(found, start=1):
+        shown.append(_view_of(case, config, prepared))
+        if on_progress is not None and isinstance(case, LazyCase) and prepared is None:
+            on_progress(f"case {number} of {len(found)}", number / len(found))
+    mixed_in = [_view_of(case, config, prepared) for case in phantoms]
+    torch.manual_seed(train.seed)
+    run = Run.start(pretext.build(), train, pretext.loss, context)
 
     def batches(step: int) -> list[tuple[Any, ...]]:
-        first = step * config.batch
-
         def sample(number: int, generator: Generator) -> tuple[Tensor, ...]:
-            view = choose_case(first + number, config.seed, shown, between, config.phantom_share)
+            view = choose_case(step * config.batch + number, train.seed, shown, mixed_in, train.phantom_share)
             return pretext.sample(view(generator), generator)
 
         parts: list[tuple[Any, ...]] = []
-        samples = draw_samples(run.context, config.batch, config.seed, step, sample)
+        samples = draw_samples(run.context, config.batch, train.seed, step, sample)
         for part, some in enumerate(samples, start=run.context.first_part):
-            generator = Generator().manual_seed(part_seed(config.seed, step, part))
+            generator = Generator().manual_seed(part_seed(train.seed, step, part))
             parts.append((generator, *(torch.stack(kind) for kind in zip(*some, strict=True))))
         return parts
 
-    names = [_id_of(case) for case in found]
+    document = [config.document, pretext.spec, pretext.version, [_id_of(case) for case in found], data]
     run.train(
         folder / CHECKPOINT,
-        run_identity(config, run.context, names, pretext.version, weights={}),
+        run_identity(document, run.context, {}),
         batches,
-        config.seed,
         measure=lambda losses: {"loss": sum(losses) / len(losses)},
-        measure_every=config.schedule.checkpoint_every,
-        data=data,
-        ahead=ahead,
+        measure_every=train.checkpoint_every,
+        prefetch=prefetch,
         on_progress=on_progress,
     )
     return run
@@ -154,8 +134,6 @@ def write_pretrained(
     pretext, spec = config.pretext, config.pretext.spec
     weights: dict[str, Tensor] = pretext.pretrained(run.average)
     load_encoder(build_network(spec), spec, encoder_weights(weights, spec))
-    document = to_json(config)
-    del document["pretext"]["spec"]  # the bundle states it itself
     names = [_id_of(case) for case in cases]
     bundle = Bundle(
         folder=folder,
@@ -163,7 +141,7 @@ def write_pretrained(
         title=f"{spec.title}, {pretext.name}",
         version=BUNDLE_VERSION,
         spec=spec,
-        training={"pretext": pretext.name, "data": data, "cases": names, "config": document, **run_record(run)},
+        training={"pretext": pretext.name, "data": data, "cases": names, "config": config.document, **run.record},
         license=license,
         demonstration=True,
         description="A starting point for fine-tuning.",
@@ -189,7 +167,7 @@ def _view_of(case: Shown | LazyCase[Any], config: PretrainConfig, prepared: Path
     pretext = config.pretext
     identity = case.identity if isinstance(case, LazyCase) else shown_identity(case)
     kind = f"pretraining {pretext.needs_maps} {pretext.needs_tissues} {identity}"
-    path = prepared_path(prepared, kind, pretext.spec)
+    path = cache_path(prepared, kind, pretext.spec)
 
     def make() -> PretrainSamples:
         return _samples(case.read() if isinstance(case, LazyCase) else case, config)
@@ -217,8 +195,7 @@ def _samples(case: Shown, config: PretrainConfig) -> PretrainSamples:
     if pretext.needs_maps:
         if not isinstance(case, Phantom):
             raise DatasetError(
-                f"Pretext task {pretext.name} needs phantoms, whose tissue is known, but '{images.id}' is none. "
-                "Leave the case out."
+                f"Pretext task {pretext.name} needs phantoms; the tissue of '{images.id}' is not known. Leave it out."
             )
         return tissue_samples(case, spec)
     if isinstance(case, Phantom):
@@ -226,8 +203,8 @@ def _samples(case: Shown, config: PretrainConfig) -> PretrainSamples:
     labeled = case if isinstance(case, LabeledCase) else None
     if pretext.needs_tissues and (labeled is None or labeled.gland is None):
         raise DatasetError(
-            f"Case '{images.id}' must have masks of prostate and lesions for pretext task {pretext.name}, but lacks "
-            "them. Add them, or leave the case out."
+            f"Case '{images.id}' lacks masks of prostate and lesions for pretext task {pretext.name}. Add them, or "
+            "leave the case out."
         )
     if not spec.is_slice_based:
         masks = []

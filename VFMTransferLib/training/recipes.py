@@ -1,7 +1,4 @@
-"""A recipe: one JSON file from which both arms of a shipped pair can be made again, and the road from it to bundles.
-
-What it does not state is as in the study (`finetune_config`, `pretrain_config`).
-"""
+"""A recipe: one JSON file from which both arms of a shipped pair can be made again, and the way from it to bundles."""
 
 from __future__ import annotations
 
@@ -19,34 +16,26 @@ from ..bundles.bundle import Bundle, check_name, require_replaceable
 from ..bundles.card import model_card
 from ..bundles.metadata import spec_from_json
 from ..core.case import Case
-from ..core.decoding import Limits, Share, from_json, parse_json, to_json
+from ..core.decoding import Limits, OneOf, from_json, parse_json, to_json
 from ..core.errors import BundleError, DatasetError
 from ..core.files import atomic_file, read_small
 from ..core.terms import Arm, OnProgress, phantom_name
 from ..encoders import pretrained_families
 from ..encoders.base import ModelSpec
-from ..encoders.pretext import MOST_DROPPED, pretext_task
+from ..encoders.pretext import pretext_task
 from ..encoders.weights import encoder_weights
 from ..io import read_case
 from ..phantom import VERSION, Phantom, Phantoms, PhantomSplit, PhantomStore
 from ..tasks import TASKS, TaskName
 from ..tasks.base import LabeledCase, MaskNames, read_label_map
-from .augmentation import Augmentation
 from .cases import LabeledDataset, LazyCase, LazyCases, Split, file_facts, folder_checksum, read_labeled
-from .finetune import (
-    FinetuneConfig,
-    Initialization,
-    finetune,
-    finetune_config,
-    write_arm,
-)
-from .loop import Schedule, checkpoint_folder
+from .config import TrainConfig
+from .finetune import FinetuneConfig, Initialization, finetune, network_to_train, write_arm
+from .loop import checkpoint_folder
 from .pretrain import PretrainConfig, pretrain
 
-FORMAT = 2
+FORMAT = 3
 ENCODER = "encoder.safetensors"
-_MEASUREMENTS = 3  # of a training, on whole images
-_HALF = 0.5
 _OF_COHORT = ("auroc", "quadratic_weighted_kappa", "ece", "average_precision")  # on model cards
 
 
@@ -55,9 +44,7 @@ class RecipePretraining:
     """How the pretrained arm's encoder is pretrained on the recipe's own training cases and phantoms."""
 
     pretext: str  # one of images alone, or of phantoms alone
-    schedule: Schedule
-    augmentation: Augmentation
-    phantom_share: Share = 0.0
+    train: TrainConfig
     settings: dict[str, float] = field(default_factory=dict)  # of the pretext task, that differ from its defaults
 
 
@@ -73,88 +60,57 @@ class References:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a pair of bundles, but for the images and a pretraining from elsewhere.
-
-    What is None is as in the study; steps and precision of a `schedule` are the recipe's.
-    """
+    """Everything that decides a pair of bundles, but for the images and a pretraining from elsewhere."""
 
     format: int
     name: str  # of the bundles, before the arm
     title: str
     task: TaskName
-    encoder: str  # name of the family
-    seed: int  # of all randomness, and of the fields that distort scans
-    steps: Annotated[int, Limits(minimum=1)]
-    precision: str
+    encoder: Annotated[str, OneOf(pretrained_families)]
+    train: TrainConfig  # its seed is also of the fields that distort scans
     split: Split  # real cases, folders of the data; those that test are measured and choose nothing
     masks: MaskNames
     phantoms: PhantomSplit
-    phantom_share: float  # part of the samples that show one, where real cases train too
     license: str  # of the weights, an SPDX identifier
     attribution: str  # whose images and masks trained the networks
     limits: tuple[str, ...]  # of use
-    acquisitions: int = 1  # how often an input is made of each scan that trains, by another seed each time
+    # How often an input is made of each scan that trains, by another seed each time.
+    acquisitions: Annotated[int, Limits(minimum=1)] = 1
     network: ModelSpec | None = None
-    schedule: Schedule | None = None
-    augmentation: Augmentation | None = None
-    drop_path: Annotated[float, Limits(minimum=0.0, maximum=MOST_DROPPED)] | None = None
-    # Steps between measurements on validation cases; a third of all by default.
-    measure_every: Annotated[int, Limits(minimum=1)] | None = None
     pretraining: RecipePretraining | None = None
     references: References | None = None
     caveats: tuple[str, ...] = ()  # sentences that each result of the networks bears
     population: str = ""  # whom its training cases stand for, for the model card
 
     def __post_init__(self) -> None:
-        for arm in Arm:
-            check_name(self.bundle_name(arm))
-        if self.encoder not in pretrained_families():
-            raise ValueError(f"encoder must be one of {', '.join(pretrained_families())}, got '{self.encoder}'")
-        if self.acquisitions < 1:
-            raise ValueError(f"acquisitions must be at least 1, got {self.acquisitions}")
-        if self.acquisitions > 1 and not TASKS[self.task].phantom_options().get("full_resolution"):
+        check_name(self.bundle_name(Arm.SCRATCH))
+        if self.format != FORMAT:
+            raise ValueError(f"format must be {FORMAT}, got {self.format}")
+        needs_twin = bool(TASKS[self.task].phantom_options().get("full_resolution"))
+        if self.acquisitions > 1 and not needs_twin:
             raise ValueError(f"acquisitions must be 1 for {self.task}, which sees scans as they are")
-        if not 0 <= self.phantom_share < 1:
-            raise ValueError(f"phantom_share must be at least 0 and below 1, got {self.phantom_share:g}")
+        if needs_twin and not self.phantoms.full_resolution:
+            raise ValueError(f"phantoms.full_resolution must be true for {self.task}")
         if not self.split.train and self.phantoms.train.count < 1:
-            raise ValueError("some cases or phantoms must train, got none")
+            raise ValueError("no case and no phantom trains")
         for one, other in combinations(("train", "validation", "test"), 2):
-            seeds = [getattr(self.phantoms, part).seeds for part in (one, other)]
-            if max(part.start for part in seeds) < min(part.stop for part in seeds):
+            if set(getattr(self.phantoms, one).seeds) & set(getattr(self.phantoms, other).seeds):
                 raise ValueError(f"phantoms of {one} and {other} must be of different seeds: a phantom is a patient")
-        if TASKS[self.task].phantom_options().get("full_resolution") and not self.phantoms.full_resolution:
-            raise ValueError(f"phantoms.full_resolution must be true for {self.task}, got false")
-        if self.schedule and (self.schedule.steps, self.schedule.precision) != (self.steps, self.precision):
-            raise ValueError("steps and precision must be the same in schedule and recipe")
-        for key in ("encoder_learning_rate", "patience"):
-            if self.pretraining and getattr(self.pretraining.schedule, key) is not None:
-                raise ValueError(f"pretraining.schedule must state no {key}, which is of fine-tuning")
-        if self.network and (self.network.task, self.network.family) != (self.task, self.encoder):
-            raise ValueError(f"network must be of {self.encoder} for {self.task}")
 
     def bundle_name(self, arm: Arm) -> str:
         return f"{self.name}-{arm}"
 
+    def with_seed(self, seed: int) -> Recipe:
+        """The same trainings with another seed."""
+        how = self.pretraining
+        how = how and replace(how, train=replace(how.train, seed=seed))
+        return replace(self, train=replace(self.train, seed=seed), pretraining=how)
+
     def finetune_config(self, split: Split, init: Initialization | None) -> FinetuneConfig:
         """The configuration of fine-tuning, the same for both arms where the initialization has the network's size."""
-        config = finetune_config(
-            self.encoder,
-            self.task,
-            split,
-            steps=self.steps,
-            seed=self.seed,
-            precision=self.precision,
-            encoder=None if init is None else init.spec,
-        )
-        return replace(
-            config,
-            model=self.network or config.model,
-            schedule=self.schedule or config.schedule,
-            augmentation=self.augmentation or config.augmentation,
-            drop_path=config.drop_path if self.drop_path is None else self.drop_path,
-            phantom_share=self.phantom_share if self.split.train else 0.0,
-            measure_every=self.measure_every or max(self.steps // _MEASUREMENTS, 1),
-        )
+        model = self.network or network_to_train(self.encoder, self.task, None if init is None else init.spec)
+        train = self.train if self.split.train else replace(self.train, phantom_share=0.0)
+        return FinetuneConfig(model, split, train)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -168,11 +124,11 @@ class Recipe:
 
     def card(self, bundle: Bundle) -> str:
         """The model card of a bundle, Markdown: its facts, then training, measurements and limits."""
-        start, steps = bundle.training["start"], bundle.training.get("steps", self.steps)
-        length = f"{steps} steps" if steps == self.steps else f"{steps} of at most {self.steps} steps"
+        start, steps = bundle.training["start"], bundle.training.get("steps", self.train.steps)
+        length = f"{steps} steps" if steps == self.train.steps else f"{steps} of at most {self.train.steps} steps"
         source = "with random weights" if isinstance(start, str) else f"from `{start.get('bundle', ENCODER)}`"
         training = (
-            f"Initialized {source}. Training data: {bundle.training['data']}. {length}, seed {self.seed}, "
+            f"Initialized {source}. Training data: {bundle.training['data']}. {length}, seed {self.train.seed}, "
             f"{bundle.training.get('seconds', 0.0) / 60:.0f} minutes of one processor core. Held-out real cases: "
             f"{', '.join(self.split.test) or 'none'}. Both arms differ in the encoder's initial weights only. Made by "
             "`make bundles`; the configuration is in `configs/metadata.json`."
@@ -230,18 +186,10 @@ def read_recipe(path: Path) -> Recipe:
     """Read a recipe, strictly. DatasetError names the key or value that is wrong."""
     try:
         document = parse_json(read_small(path))
-    except FileNotFoundError as error:
-        raise DatasetError(f"A recipe must be at '{path.name}', but no file is there. Name another.") from error
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"Recipe {path.name} must be readable JSON, but is not ({error}). Correct it.") from error
-    try:
         if isinstance(document, dict) and document.get("network") is not None:
             document = {**document, "network": spec_from_json(document["network"])}
-        recipe = from_json(Recipe, document, "recipe")
-        if recipe.format != FORMAT:
-            raise ValueError(f"format must be {FORMAT}, got {recipe.format}")
-        return recipe
-    except (BundleError, DatasetError, ValueError) as error:
+        return from_json(Recipe, document, "recipe")
+    except (OSError, BundleError, DatasetError, ValueError) as error:
         raise DatasetError(f"Recipe {path.name} cannot be used: {str(error).rstrip('.')}. Correct it.") from error
 
 
@@ -252,41 +200,45 @@ def pretrain_by_recipe(
     on_progress: OnProgress | None = None,
     *,
     prepared: Path | None = None,
-    ahead: int = 0,
+    prefetch: int = 0,
 ) -> Path:
     """Pretrain the recipe's encoder on its training cases in `data`, without their labels; the file of its weights.
 
-    `prepared` and `ahead` are as of `pretrain`. DatasetError where the recipe has no pretraining, or a case is missing;
-    CheckpointError as of `pretrain`.
+    `prepared` and `prefetch` are as of `finetune`. DatasetError where the recipe has no pretraining, or a case is
+    missing; CheckpointError as of `pretrain`.
     """
     how = recipe.pretraining
     if how is None:
         raise DatasetError(
-            f"Recipe '{recipe.name}' must state a pretraining, but has none. "
-            "Pretrain with --pretext, and fine-tune with --init."
+            f"Recipe '{recipe.name}' states no pretraining. Pretrain with --pretext, and fine-tune with --init."
         )
     pretext = pretext_task(how.pretext, recipe.network, **how.settings)
     phantoms = _phantoms(recipe, recipe.phantoms.train, work, on_progress, tissue_maps=pretext.needs_maps)
-    config = PretrainConfig(
-        pretext, how.schedule, how.augmentation, recipe.seed, pretext.batch, phantom_share=how.phantom_share
-    )
-    shared: dict[str, Any] = {"prepared": prepared, "ahead": ahead, "data": recipe.data, "on_progress": on_progress}
-    if pretext.needs_maps:
-        run = pretrain(config, phantoms, work / "pretrain", **shared)
-    else:
+    decided, shown = recipe.data, []
+    cases: list[LazyCase[Any]] = list(phantoms)
+    if not pretext.needs_maps:
         _require_folders(data, recipe.split.train)
         sequences = pretext.spec.preprocess.images
 
-        def images_of(name: str) -> Case:
+        def images(name: str) -> Case:
             return replace(read_case(data / name, sequences=sequences), id=name)
 
         cases = [
-            LazyCase(name, f"images {list(sequences)} {file_facts(data / name)}", partial(images_of, name))
+            LazyCase(name, f"images {list(sequences)} {file_facts(data / name)}", partial(images, name))
             for name in recipe.split.train
         ]
         shown = [LazyCase(one.id, f"images {one.identity}", partial(_case_in, one)) for one in phantoms]
-        shared["data"] = {**recipe.data, "cases": folder_checksum(data, recipe.split.train)}
-        run = pretrain(config, cases, work / "pretrain", phantoms=shown, **shared)
+        decided["cases"] = folder_checksum(data, recipe.split.train)
+    run = pretrain(
+        PretrainConfig(pretext, how.train),
+        cases,
+        work / "pretrain",
+        phantoms=shown,
+        prepared=prepared,
+        prefetch=prefetch,
+        data=decided,
+        on_progress=on_progress,
+    )
     found = encoder_weights(pretext.pretrained(run.average), pretext.spec)
     weights = {name: tensor.contiguous().numpy() for name, tensor in found.items()}
     with atomic_file(work / ENCODER) as part:
@@ -297,7 +249,7 @@ def pretrain_by_recipe(
 @dataclass(frozen=True)
 class RecipeData:
     dataset: LabeledDataset
-    shown: tuple[LabeledCase | LazyCase[LabeledCase], ...]  # phantoms between real training cases, if such train
+    mixed_in: tuple[LabeledCase | LazyCase[LabeledCase], ...]  # phantoms among real training cases, if such train
     checksum: str  # of the real cases that train and validate
     references: Mapping[str, list[LabeledCase]] = field(default_factory=dict)  # those with further masks
 
@@ -307,13 +259,13 @@ def recipe_data(
 ) -> RecipeData:
     """Read the real cases in `data` and make the phantoms, each once, in `work`; errors as of `read_labeled`.
 
-    With `lazy` cases are read each time they are asked for, and not kept, as it suits prepared cases.
+    With `lazy` cases are read each time they are asked for, and not kept, as it suits cached samples.
     """
     named = [*recipe.split.train, *recipe.split.validation, *recipe.split.test]
     _require_folders(data, named)
 
     def scan(name: str, place: int, more: str = "") -> LazyCase[LabeledCase]:
-        seed = recipe.seed + place
+        seed = recipe.train.seed + place
         identity = f"{recipe.task} {recipe.masks} {seed} {file_facts(data / name)}"
         return LazyCase(name + more, identity, partial(read_labeled, data / name, recipe.task, recipe.masks, seed=seed))
 
@@ -334,11 +286,11 @@ def recipe_data(
     trained = (*recipe.split.train, *(one.id for one in again))
     split = Split(trained or train, (*recipe.split.validation, *validation), (*recipe.split.test, *test))
     sources = [*real, *again, *(one for some in made for one in some)]
-    cases: Mapping[str, LabeledCase] = LazyCases({}).with_cases(sources)
-    shown: tuple[LabeledCase | LazyCase[LabeledCase], ...] = tuple(made[0])
+    cases: Mapping[str, LabeledCase] = LazyCases({one.id: (one.identity, one.read) for one in sources})
+    mixed_in: tuple[LabeledCase | LazyCase[LabeledCase], ...] = tuple(made[0])
     if not lazy:
         cases = {one.id: one.read() for one in sources}
-        shown = tuple(cases[one.id] for one in made[0])
+        mixed_in = tuple(cases[one.id] for one in made[0])
     references: dict[str, list[LabeledCase]] = {}  # cases that train apart from unseen ones
     if recipe.references is not None:
         _require_folders(data, recipe.references.cases)
@@ -349,7 +301,7 @@ def recipe_data(
                 labeled = read_labeled(data / name, recipe.task, MaskNames((mask,), zones))
                 references.setdefault(part, []).append(labeled)
     checksum = folder_checksum(data, (*recipe.split.train, *recipe.split.validation))
-    return RecipeData(LabeledDataset(split, cases), shown if recipe.split.train else (), checksum, references)
+    return RecipeData(LabeledDataset(split, cases), mixed_in if recipe.split.train else (), checksum, references)
 
 
 def _phantoms(
@@ -380,7 +332,7 @@ def _labeled(task: str, phantom: LazyCase[Phantom]) -> LabeledCase:
 def _require_folders(data: Path, names: Sequence[str]) -> None:
     lacking = [name for name in names if not (data / name).is_dir()]
     if lacking:
-        raise DatasetError(f"The folder must hold all cases of the recipe, but lacks {', '.join(lacking)}. Add them.")
+        raise DatasetError(f"The folder lacks cases of the recipe: {', '.join(lacking)}. Add them.")
 
 
 def train_arm(
@@ -392,12 +344,12 @@ def train_arm(
     on_progress: OnProgress | None = None,
     *,
     prepared: Path | None = None,
-    ahead: int = 0,
+    prefetch: int = 0,
 ) -> Bundle:
     """Train one arm, or go on where it was stopped, and write its bundle; errors as of `finetune`.
 
     `work` is the folder of bundles and checkpoints; OutputError, before the training, where the bundle could not be put
-    there. `prepared` and `ahead` are as of `finetune`.
+    there. `prepared` and `prefetch` are as of `finetune`.
     """
     if (arm is Arm.PRETRAINED) != (init is not None):
         raise ValueError("The pretrained arm must start from pretrained encoders, and the scratch arm from none.")
@@ -409,16 +361,16 @@ def train_arm(
         data.dataset,
         checkpoint_folder(folder),
         init=init,
-        phantoms=data.shown,
+        phantoms=data.mixed_in,
         prepared=prepared,
-        ahead=ahead,
+        prefetch=prefetch,
         data={**recipe.data, "cases": data.checksum},
         on_progress=on_progress,
     )
     line = f"{recipe.phantoms.train.count} phantoms"
     if recipe.split.train:
         times = f", each acquired {recipe.acquisitions} times" if recipe.acquisitions > 1 else ""
-        line = f"{', '.join(recipe.split.train)}{times}; {line} in {recipe.phantom_share:.0%} of the steps"
+        line = f"{', '.join(recipe.split.train)}{times}; {line} in {recipe.train.phantom_share:.0%} of the steps"
     return write_arm(
         config,
         run,

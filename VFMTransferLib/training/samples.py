@@ -31,8 +31,6 @@ from ..tasks import find_task
 from ..tasks.base import LabeledCase
 from ..tasks.training import OnTheFly, Sample, class_number
 from .augmentation import (
-    NO_AUGMENTATION,
-    Augmentation,
     between_knots,
     happens,
     random_field_of_view,
@@ -43,6 +41,7 @@ from .augmentation import (
     vary_intensity,
     view_scale,
 )
+from .config import NO_AUGMENTATION, Augmentation
 
 # Targets are compared at half the input's resolution, in each axis: finer than the networks' own maps.
 TARGET_STRIDE = 2

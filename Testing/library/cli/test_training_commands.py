@@ -283,7 +283,7 @@ def test_bfloat16_is_tried_first_and_used(tmp_path, capsys, monkeypatch):
     bundle = pretrained(tmp_path / "cases", "mae", tmp_path / "start", "--precision", "bfloat16")
     assert asked == [("bfloat16", "cpu")]
     assert "bfloat16 works on this machine's cpu: a child process has taken" in capsys.readouterr().err
-    assert bundle.training["config"]["schedule"]["precision"] == "bfloat16"
+    assert bundle.training["config"]["precision"] == "bfloat16"
 
 
 def test_a_processor_without_bfloat16_is_said_in_one_sentence(tmp_path, capsys, monkeypatch):

@@ -15,7 +15,7 @@ from VFMTransferLib.encoders.inputs import neighbor_slices
 from VFMTransferLib.encoders.pretext import TISSUE_MAPS, View, pretext_task
 from VFMTransferLib.encoders.synthetic import OUTPUTS, dense_loss, random_appearance, targets_of
 from VFMTransferLib.phantom import make_phantom
-from VFMTransferLib.training.augmentation import NO_AUGMENTATION
+from VFMTransferLib.training.config import NO_AUGMENTATION
 from VFMTransferLib.training.samples import tissue_samples
 
 SPEC = find_family("profound").pretraining_network()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,9 @@ from VFMTransferLib.tasks import TASKS, score_results, unregister
 from VFMTransferLib.tasks import register as register_task
 from VFMTransferLib.training.cases import LabeledDataset, phantom_dataset, pretraining_phantoms
 from VFMTransferLib.training.check import check_data
-from VFMTransferLib.training.finetune import Initialization, finetune, finetune_config, write_arm
-from VFMTransferLib.training.pretrain import pretrain, pretrain_config, write_pretrained
+from VFMTransferLib.training.config import TrainConfig
+from VFMTransferLib.training.finetune import FinetuneConfig, Initialization, finetune, network_to_train, write_arm
+from VFMTransferLib.training.pretrain import PretrainConfig, pretrain, write_pretrained
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
@@ -75,14 +76,15 @@ class Trained:
 def trained(registered, tmp_path_factory) -> Trained:
     folder = tmp_path_factory.mktemp("plugins")
     phantoms = pretraining_phantoms(2)
-    pretraining = pretrain_config(pretext_task("denoising"), steps=4, seed=0)
-    cases = [phantom.case for phantom in phantoms]
+    pretraining = PretrainConfig(pretext_task("denoising"), TrainConfig(steps=4))
+    cases = [phantom.read().case for phantom in phantoms]
     run = pretrain(pretraining, cases, folder / "pretraining")
     start = write_pretrained(pretraining, run, folder / "start", data="2 phantoms", cases=cases)
     dataset = phantom_dataset(TASK, 4, 1, spacing_mm=SPACING_MM)
     bundles = {}
     for arm, init in (("pretrained", Initialization.from_bundle(start)), ("scratch", None)):
-        config = replace(finetune_config(FAMILY, TASK, dataset.split, steps=STEPS), measure_every=STEPS // 2)
+        train = TrainConfig(steps=STEPS, measure_every=STEPS // 2)
+        config = FinetuneConfig(network_to_train(FAMILY, TASK), dataset.split, train)
         done = finetune(config, dataset, folder / f"work-{arm}", init=init)
         bundles[arm] = write_arm(
             config, done, dataset, folder / f"bias-{arm}", data="phantoms", init=init, license="Apache-2.0"

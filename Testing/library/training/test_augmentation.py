@@ -11,8 +11,6 @@ import torch
 from VFMTransferLib.core.decoding import to_json
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.training.augmentation import (
-    NO_AUGMENTATION,
-    Augmentation,
     between_knots,
     random_affine,
     random_field_of_view,
@@ -20,6 +18,7 @@ from VFMTransferLib.training.augmentation import (
     random_pile_up,
     vary_intensity,
 )
+from VFMTransferLib.training.config import NO_AUGMENTATION, Augmentation
 
 PATCH, SPACING = (6, 10, 14), (0.5, 1.0, 2.0)
 

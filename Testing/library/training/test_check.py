@@ -59,7 +59,7 @@ def test_what_is_learned_from_and_missing_is_named(tmp_path):
     write_case(tmp_path / "two", 1, hbv=an_hbv(7), adc=an_adc(7), lesion=big_gland())
     expected = "one: Lesion segmentation is learned from a mask lesion, empty without a lesion, which is missing."
     assert expected in sentences(check_data(tmp_path, LESIONS), "warning")
-    expected = f": Folder '{tmp_path.name}' must hold labels.csv with the columns case,pirads. Add it."
+    expected = f": Folder '{tmp_path.name}' has no labels.csv. Add one with the columns case,pirads."
     assert expected in sentences(check_data(tmp_path, "classification"), "warning")
     (tmp_path / "labels.csv").write_text("case,pirads\ntwo,4\n", encoding="utf-8")
     expected = "one: Classification is learned from labels.csv, which has no row for this case."

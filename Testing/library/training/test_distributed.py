@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from slice_cases import a_tissue_case
+from training_cases import changed
 from training_divisions import IMAGES, a_pretext_config, a_pretraining, tuned
 
 from VFMTransferLib.core.errors import CheckpointError, DatasetError, RuntimeUnavailableError
@@ -108,7 +108,7 @@ def test_two_processes_that_were_stopped_end_as_unbroken_ones(two_processes):
 
 def test_parts_of_a_contrast_go_on_where_they_stopped(tmp_path, monkeypatch):
     cases, plain = [a_tissue_case(0), a_tissue_case(1)], Run.save
-    config = replace(a_pretext_config("contrastive"), batch=4)
+    config = changed(a_pretext_config("contrastive"), batch=4)
 
     def stop(run: Run, path: Path, identity: str) -> None:
         plain(run, path, identity)
@@ -128,12 +128,11 @@ def test_parts_of_a_contrast_go_on_where_they_stopped(tmp_path, monkeypatch):
 def test_which_process_computes_a_part_is_not_what_a_checkpoint_is_known_by(tmp_path):
     config = a_pretraining()
     alone, two, other = (
-        run_identity(config, context, weights={})
-        for context in (DistributedContext(), DistributedContext(2), share_of(1, 2))
+        run_identity(config, context, {}) for context in (DistributedContext(), DistributedContext(2), share_of(1, 2))
     )
     assert alone != two == other
     pretrain(config, IMAGES, tmp_path)
-    with pytest.raises(CheckpointError, match="is of another"):
+    with pytest.raises(CheckpointError, match="another configuration"):
         pretrain(config, IMAGES, tmp_path, context=DistributedContext(2))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from slice_cases import SPEC, a_tissue_case
-from training_cases import tiny_case, tiny_config
+from training_cases import changed, tiny_case, tiny_config
 from training_divisions import a_pretext_config
 
 from VFMTransferLib.bundles.bundle import read_bundle
@@ -18,10 +18,9 @@ from VFMTransferLib.encoders.pretext import PretextTask, pretext_task, pretext_t
 from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
 from VFMTransferLib.training.cases import LazyCase
+from VFMTransferLib.training.config import NO_AUGMENTATION, TrainConfig
 from VFMTransferLib.training.finetune import Initialization, initial_network
-from VFMTransferLib.training.loop import Schedule
 from VFMTransferLib.training.pretrain import PretrainConfig, pretrain, write_pretrained
 
 IMAGES = [tiny_case(seed)[0] for seed in range(2)]
@@ -49,7 +48,8 @@ def of_family(family: str, name: str, steps: int = 3) -> PretrainConfig:
     if pretext.needs_maps:
         pretext = replace(pretext, diffusion_missing=0.0, missing=0.0)
     batch = 2 if family == "provicnet" else 1
-    return PretrainConfig(pretext, Schedule(steps, checkpoint_every=2), Augmentation(), seed=1, batch=batch)
+    train = TrainConfig(steps=steps, checkpoint_every=2, seed=1, batch=batch)
+    return PretrainConfig(pretext, train)
 
 
 @pytest.mark.parametrize(("family", "name"), PAIRS)
@@ -109,9 +109,9 @@ def test_an_image_without_known_tissue_is_refused(tmp_path):
 @pytest.mark.parametrize(("name", "setting"), [("mae", {"hidden": 0.5}), ("contrastive", {"pairs": 7})])
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, name, setting):
     pretrain(a_pretext_config(name, 1), CASES[name], tmp_path)
-    with pytest.raises(CheckpointError, match="is of another"):
+    with pytest.raises(CheckpointError, match="another configuration"):
         pretrain(a_pretext_config(name, 1, **setting), CASES[name], tmp_path)
-    with pytest.raises(CheckpointError, match="is of another"):
+    with pytest.raises(CheckpointError, match="another configuration"):
         pretrain(a_pretext_config(name, 1), CASES[name][:1], tmp_path)
 
 
@@ -119,7 +119,7 @@ def test_a_checkpoint_of_a_pretext_task_that_has_changed_since_is_refused(tmp_pa
     config = a_pretext_config("mae", 1)
     pretrain(config, CASES["mae"], tmp_path)
     monkeypatch.setattr(type(config.pretext), "version", config.pretext.version + 1)
-    with pytest.raises(CheckpointError, match="is of another"):
+    with pytest.raises(CheckpointError, match="another configuration"):
         pretrain(config, CASES["mae"], tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_the_encoders_weights_bear_the_encoders_own_names(tmp_path):
 
 
 def test_contrast_learns_and_changes_every_encoder(tmp_path):
-    config = replace(a_pretext_config("contrastive", 40, drop_path=0.0), augmentation=NO_AUGMENTATION)
+    config = changed(a_pretext_config("contrastive", 40, drop_path=0.0), augmentation=NO_AUGMENTATION)
     run = pretrain(config, CASES["contrastive"][:1], tmp_path)
     losses = [point["loss"] for point in run.history]
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
@@ -152,7 +152,7 @@ def test_without_cases_there_is_nothing_to_learn(tmp_path, family, name):
 
 def test_contrast_needs_masks_of_prostate_and_lesions(tmp_path):
     for case in (IMAGES[0], replace(a_tissue_case(), gland=None)):
-        with pytest.raises(DatasetError, match="must have masks of prostate and lesions"):
+        with pytest.raises(DatasetError, match="lacks masks of prostate and lesions"):
             pretrain(a_pretext_config("contrastive"), [case], tmp_path)
 
 
@@ -181,7 +181,7 @@ class Brightness(PretextTask):
 def test_slices_can_be_learned_from_images_alone(tmp_path, task):
     grid = replace(SPEC.preprocess, normalization="zscore-nonzero")
     pretext = Brightness(replace(SPEC, task=task, preprocess=grid))
-    config = PretrainConfig(pretext, Schedule(2, checkpoint_every=2), Augmentation(), seed=2, batch=2)
+    config = PretrainConfig(pretext, TrainConfig(steps=2, checkpoint_every=2, seed=2, batch=2))
     images, labeled = a_tissue_case(0).case, a_tissue_case(1)
     run = pretrain(config, [images, labeled], tmp_path)
     assert run.history[-1]["loss"] > 0
@@ -250,7 +250,7 @@ def test_prepared_on_disk_every_pretext_task_learns_the_same(tmp_path, phantoms,
         return LazyCase(phantom.case.id, f"phantom {phantom.seed}", lambda: read.append(phantom.seed) or phantom)
 
     prepared, lazy = tmp_path / "prepared", [lazily(phantom) for phantom in phantoms]
-    first = pretrain(config, lazy, tmp_path / "first", prepared=prepared, ahead=1)
+    first = pretrain(config, lazy, tmp_path / "first", prepared=prepared, prefetch=1)
     assert sorted(read) == sorted(set(read))  # each once, and none before it is shown
     assert len(list(prepared.iterdir())) == len(read)
     of_memory = pretrain(config, phantoms, tmp_path / "memory", prepared=tmp_path / "other")

@@ -20,21 +20,17 @@ from VFMTransferLib.bundles.metadata import spec_to_json
 from VFMTransferLib.bundles.weights import read_weights
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.decoding import to_json
-from VFMTransferLib.core.errors import CheckpointError, DatasetError, OutputError
-from VFMTransferLib.core.files import file_sha256
+from VFMTransferLib.core.errors import CheckpointError, DatasetError
 from VFMTransferLib.core.terms import Arm, Label, Sequence
-from VFMTransferLib.encoders.weights import empty_network, encoder_weights
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.io import read_volume, write_volume
 from VFMTransferLib.metrics.operating_point import OperatingPoint
-from VFMTransferLib.phantom import PhantomRange, Phantoms, PhantomSplit
+from VFMTransferLib.phantom import Phantoms, PhantomSplit
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import MaskNames
 from VFMTransferLib.training import recipes
-from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.cases import Split
-from VFMTransferLib.training.finetune import Initialization
-from VFMTransferLib.training.loop import Schedule
+from VFMTransferLib.training.config import TrainConfig
 from VFMTransferLib.training.recipes import (
     Recipe,
     RecipePretraining,
@@ -65,23 +61,33 @@ def cases(tmp_path_factory) -> Path:
 
 def a_recipe(task: str = "super-resolution", **changes) -> Recipe:
     recipe = Recipe(
-        format=2,
+        format=3,
         name="tiny",
         title="Tiny network",
         task=task,
         encoder="profound",
-        seed=3,
-        steps=2,
-        precision="float32",
+        train=TrainConfig(steps=2, seed=3, phantom_share=0.5),
         split=Split(("a",), (), ("b",)),
         masks=MaskNames(gland=("gland_drawn", "gland_net")),
         phantoms=PhantomSplit(SPACING_MM, *GROUPS),
-        phantom_share=0.5,
         license="Apache-2.0",
         attribution="Images: none but phantoms.",
         limits=("Says nothing.",),
     )
     return replace(recipe, **changes)
+
+
+def a_whole_recipe() -> Recipe:
+    """A pair with a network and a pretraining of its own, as the shipped one of the prostate."""
+    return a_recipe(
+        "anatomy-segmentation",
+        split=Split(("case-0", "case-1"), (), ("case-2",)),
+        masks=MaskNames(),
+        phantoms=PhantomSplit(SPACING_MM, Phantoms(0, 1), Phantoms(0, 0), Phantoms(0, 0), full_resolution=False),
+        network=tiny_spec(),
+        pretraining=RecipePretraining("mae", TrainConfig(steps=2, checkpoint_every=2, seed=3), {"decoder_width": 8}),
+        references=References(("case-1", "case-2"), ("gland", "gland_other"), notes=("A note on the masks.",)),
+    )
 
 
 def written(recipe: Recipe, path: Path, **changes) -> Path:
@@ -93,57 +99,36 @@ def written(recipe: Recipe, path: Path, **changes) -> Path:
 
 
 def test_a_recipe_is_read_as_it_was_written(tmp_path):
-    path = written(a_recipe(), tmp_path / "r.json")
-    assert read_recipe(path) == a_recipe()
+    for recipe in (a_recipe(), a_whole_recipe()):
+        assert read_recipe(written(recipe, tmp_path / "r.json")) == recipe
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "word"),
     [
-        ({"encoder": "resnet"}, "encoder must be one of profound, provicnet, got 'resnet'"),
-        ({"name": "My pair"}, "'name of a bundle' must be a short name of lower-case letters.*got 'My pair-"),
-        ({"steps": "many"}, "'recipe.steps' must be a whole number"),
-        ({"speed": 1}, "also holds 'speed'"),
-        ({"format": 1}, "format must be 2, got 1"),
-        ({"network": spec_to_json(tiny_spec())}, "network must be of profound for super-resolution"),
-        ({"schedule": to_json(Schedule(3))}, "steps and precision must be the same"),
-        ({"split": {"train": ["a"], "validation": [], "test": ["a"]}}, "must stand once in a split"),
-        ({"schedule": {**to_json(Schedule(2)), "encoder_learning_rate": 0.0}}, "rate must be above 0, got 0"),
-        *(
-            ({"schedule": {**to_json(Schedule(2)), key: value}}, f"'recipe.schedule.{key}' must be")
-            for key, value in (
-                *(("learning_rate", 0.0), ("learning_rate", -1e-3), ("warm_up", 2.0), ("weight_decay", -1.0)),
-                *(("averaging", 1.5), ("clip", 0.0)),
-            )
-        ),
-        *(
-            ({"augmentation": {key: value}}, f"'recipe.augmentation.{key}")
-            for key, value in (
-                *(("flip", 7.0), ("narrowest", 2.0), ("narrowest", 0.0), ("elastic_mm", -1.0), ("coarsest", 0.5)),
-                ("shift_mm", [1.0, -1.0, 1.0]),
-            )
-        ),
-        ({"measure_every": 0}, "'recipe.measure_every' must be 1 or more, got 0"),
-        ({"measure_every": -5}, "'recipe.measure_every' must be 1 or more, got -5"),
-        ({"steps": 0}, "'recipe.steps' must be 1 or more, got 0"),
-        ({"drop_path": 1.0}, "'recipe.drop_path' must be 0.9 or less"),
-        ({"phantom_share": 1.0}, "below 1, got 1"),
-        ({"acquisitions": 0}, "acquisitions must be at least 1, got 0"),
-        ({"task": "adc-translation", "acquisitions": 2}, "acquisitions must be 1 for adc-translation"),
-        ({"phantoms": to_json(PhantomSplit(SPACING_MM, *GROUPS, False))}, "full_resolution must be true"),
-        *(
-            ({"phantoms": to_json(replace(PhantomSplit(SPACING_MM, *GROUPS), test=Phantoms(first, 2)))}, message)
-            for first, message in (
-                (GROUPS[0].first_seed, "phantoms of train and test must be of different seeds: a phantom is a patient"),
-                (GROUPS[1].first_seed, "phantoms of validation and test must be of different seeds"),
-            )
-        ),
+        ({"encoder": "resnet"}, "recipe.encoder"),
+        ({"name": "My pair"}, "My pair"),
+        ({"train": {"steps": "many"}}, "train.steps"),
+        ({"train": {"steps": 2, "speed": 1}}, "speed"),
+        ({"train": {"steps": 2, "augmentation": {"flip": 7.0}}}, "augmentation.flip"),
+        ({"train": {"steps": 2, "drop_path": 1.0}}, "drop_path"),
+        ({"format": 1}, "format"),
+        ({"split": {"train": ["a"], "validation": [], "test": ["a"]}}, "once in the split"),
+        ({"task": "adc-translation", "acquisitions": 2}, "acquisitions"),
+        ({"phantoms": to_json(PhantomSplit(SPACING_MM, *GROUPS, False))}, "full_resolution"),
+        ({"phantoms": to_json(PhantomSplit(SPACING_MM, *GROUPS[:2], Phantoms(0, 2)))}, "different seeds"),
     ],
 )
-def test_a_wrong_recipe_is_refused_with_what_is_wrong(tmp_path, changes, message):
-    with pytest.raises(DatasetError, match=message) as refused:
+def test_a_wrong_recipe_is_refused_with_what_is_wrong(tmp_path, changes, word):
+    with pytest.raises(DatasetError, match=word):
         read_recipe(written(a_recipe(), tmp_path / "r.json", **changes))
-    assert str(refused.value).endswith(". Correct it.")
+
+
+def test_a_recipe_that_is_not_there_or_no_json_is_refused(tmp_path):
+    (tmp_path / "bad.json").write_text("{")
+    for name in ("none.json", "bad.json"):
+        with pytest.raises(DatasetError, match=name):
+            read_recipe(tmp_path / name)
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
@@ -160,51 +145,6 @@ def test_the_shipped_recipes_can_be_read(path):
         assert not any(name.endswith("_nc") for name in (*recipe.masks.gland, recipe.masks.zones))
     groups = recipe.phantoms
     assert not set(groups.train.seeds) & {*groups.validation.seeds, *groups.test.seeds}
-
-
-def test_real_cases_train_with_phantoms_between_them(cases, tmp_path):
-    data = recipe_data(a_recipe(), cases, tmp_path)
-    assert data.dataset.split == Split(("a",), ("phantom-0001",), ("b", "phantom-0002"))
-    assert [study.case.id for study in data.shown] == ["phantom-0000"]
-    assert not data.dataset.cases["a"].is_phantom
-
-
-def test_a_work_folder_of_other_data_is_refused(cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "write_arm", lambda *_, **__: None)  # what takes long, and comes after the training
-    first = a_recipe("lesion-segmentation", split=Split((), (), ()))
-    data = recipe_data(first, cases, tmp_path)
-    train_arm(first, data, Arm.SCRATCH, tmp_path, None)
-    changes = {
-        "masks": replace(first, masks=MaskNames(("another",))),
-        "phantoms": replace(first, phantoms=replace(first.phantoms, conditions=PhantomRange())),
-    }
-    for named, changed in changes.items():
-        with pytest.raises(CheckpointError, match=f"but is of one with other {named}. Choose another output folder"):
-            train_arm(changed, data, Arm.SCRATCH, tmp_path, None)
-    assert (
-        replace(first, phantoms=replace(first.phantoms, test=Phantoms(2, 2))).data == first.data
-    )  # these train nothing
-
-
-def test_by_recipe_a_training_does_not_go_on_with_masks_that_were_changed(a_data_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "write_arm", lambda *_, **__: None)
-    recipe = a_whole_recipe()
-
-    def go_on():
-        pretrain_by_recipe(recipe, a_data_folder, tmp_path)
-        train_arm(recipe, recipe_data(recipe, a_data_folder, tmp_path), Arm.SCRATCH, tmp_path, None)
-
-    go_on()
-    (a_data_folder / "case-1" / ".DS_Store").write_bytes(b"of a file manager")
-    (a_data_folder / "case-2" / "note.txt").write_bytes(b"of a case that tests")
-    go_on()
-    gland = a_data_folder / "case-1" / "gland.nii.gz"
-    mask = read_volume(gland)
-    write_volume(mask.with_array(np.roll(mask.array, 1, axis=1)), gland)
-    with pytest.raises(CheckpointError, match="but is of one with other cases"):
-        pretrain_by_recipe(recipe, a_data_folder, tmp_path)
-    with pytest.raises(CheckpointError, match="but is of one with other cases"):
-        train_arm(recipe, recipe_data(recipe, a_data_folder, tmp_path), Arm.SCRATCH, tmp_path, None)
 
 
 def test_a_bundle_of_lesions_has_the_operating_point_of_its_validation_cases(cases, tmp_path, monkeypatch):
@@ -244,19 +184,6 @@ def test_a_scan_that_trains_is_acquired_as_often_as_the_recipe_states(cases, tmp
     np.testing.assert_array_equal(inputs[0], once.select(["a"])[0].case[Sequence.T2W].array)
 
 
-def test_where_no_real_case_may_train_phantoms_do(cases, tmp_path):
-    recipe = a_recipe("lesion-segmentation", split=Split((), (), ("a", "b")))
-    data = recipe_data(recipe, cases, tmp_path)
-    assert data.dataset.split.train == ("phantom-0000",)
-    assert data.shown == ()
-
-
-@pytest.mark.parametrize(("steps", "words"), [(2, "2 steps, seed 3"), (1, "1 of at most 2 steps, seed 3")])
-def test_a_card_states_the_steps_that_a_training_took(tmp_path, steps, words):
-    training = {"start": "scratch", "data": "2 phantoms", "steps": steps}
-    assert words in a_recipe().card(make_bundle(tmp_path / "b", training=training))
-
-
 def test_a_cards_means_are_over_the_cases_that_network_and_baseline_have(tmp_path):
     found = {
         "a": {"dice": 0.8, "hd95_mm": 4.0},
@@ -277,29 +204,41 @@ def test_a_cards_means_are_over_the_cases_that_network_and_baseline_have(tmp_pat
     assert "| mean | 0.5 |  | 5 (2 of 3) |  |" in card
 
 
-def test_an_arm_takes_the_place_of_nothing_but_a_bundle(cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "finetune", None)  # a call would be another error
-    (tmp_path / "tiny-scratch").mkdir()
-    (tmp_path / "tiny-scratch" / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="'tiny-scratch' must be a bundle to be replaced"):
-        train_arm(a_recipe(), recipe_data(a_recipe(), cases, tmp_path), Arm.SCRATCH, tmp_path, None)
+@pytest.fixture
+def a_data_folder(tmp_path) -> Path:
+    for seed in range(3):
+        case, mask = tiny_case(seed)
+        folder = tmp_path / "data" / case.id
+        folder.mkdir(parents=True)
+        write_volume(case[Sequence.T2W], folder / "t2w.nii.gz")
+        write_volume(mask, folder / "gland.nii.gz")
+    return tmp_path / "data"
 
 
-def test_prepared_cases_lie_outside_of_the_cases(cases, tmp_path, capsys):
-    words = [str(cases), "--recipe", str(written(a_recipe(), tmp_path / "r.json")), "-o", str(tmp_path / "out")]
-    for command in (["finetune", "--arm", "scratch"], ["pretrain"]):
-        assert main([*command, *words, "--prepared", str(cases / "prepared")]) == 1
-        assert f"must lie outside of the case's folder '{cases.name}'" in capsys.readouterr().err
+def test_by_recipe_a_training_does_not_go_on_with_masks_that_were_changed(a_data_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "write_arm", lambda *_, **__: None)
+    recipe = a_whole_recipe()
 
+    def go_on():
+        pretrain_by_recipe(recipe, a_data_folder, tmp_path)
+        train_arm(recipe, recipe_data(recipe, a_data_folder, tmp_path), Arm.SCRATCH, tmp_path, None)
 
-def test_a_lacking_case_is_named(cases, tmp_path):
-    with pytest.raises(DatasetError, match="lacks z"):
-        recipe_data(a_recipe(split=Split(("a", "z"))), cases, tmp_path)
+    go_on()
+    (a_data_folder / "case-1" / ".DS_Store").write_bytes(b"of a file manager")
+    (a_data_folder / "case-2" / "note.txt").write_bytes(b"of a case that tests")
+    go_on()
+    gland = a_data_folder / "case-1" / "gland.nii.gz"
+    mask = read_volume(gland)
+    write_volume(mask.with_array(np.roll(mask.array, 1, axis=1)), gland)
+    with pytest.raises(CheckpointError, match="of other cases"):
+        pretrain_by_recipe(recipe, a_data_folder, tmp_path)
+    with pytest.raises(CheckpointError, match="of other cases"):
+        train_arm(recipe, recipe_data(recipe, a_data_folder, tmp_path), Arm.SCRATCH, tmp_path, None)
 
 
 @pytest.mark.long
 def test_both_arms_are_written_by_command_with_what_they_reach(tmp_path, cases, capsys):
-    recipe = a_recipe(caveats=("It invents detail.",), measure_every=2)
+    recipe = a_recipe(caveats=("It invents detail.",))
     path = written(recipe, tmp_path / "r.json")
     scratch = ["finetune", str(cases), "--recipe", str(path), "--arm", "scratch", "-o", str(tmp_path)]
     assert main(scratch) == 0
@@ -326,62 +265,6 @@ def test_both_arms_are_written_by_command_with_what_they_reach(tmp_path, cases, 
     result = predict(study.case, bundles[0])
     assert result.images
     assert result.provenance.caveats == recipe.caveats
-
-
-def test_an_initialization_belongs_to_the_pretrained_arm_alone(tmp_path, cases, capsys):
-    path = written(a_recipe(), tmp_path / "r.json")
-    for options in (
-        ["--arm", "pretrained"],
-        ["--arm", "pretrained", "--init", "x", "--encoder", "e"],
-        ["--arm", "scratch", "--init", "x"],
-        ["--arm", "scratch", "--encoder", "e"],
-    ):
-        with pytest.raises(SystemExit):
-            main(["finetune", str(cases), "--recipe", str(path), *options, "-o", str(tmp_path)])
-        assert "--arm pretrained needs either --init, a bundle, or --encoder" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="must start from"):
-        train_arm(a_recipe(), recipe_data(a_recipe(), cases, tmp_path), Arm.PRETRAINED, tmp_path, None)
-
-
-def test_a_recipe_that_is_not_there_or_no_json_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="no file is there"):
-        read_recipe(tmp_path / "none.json")
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(DatasetError, match="must be readable JSON"):
-        read_recipe(tmp_path / "bad.json")
-
-
-# A pair with a network and a pretraining of its own, as the shipped one of the prostate.
-
-SCHEDULE = Schedule(2, checkpoint_every=2)
-
-
-def a_whole_recipe() -> Recipe:
-    return a_recipe(
-        "anatomy-segmentation",
-        network=tiny_spec(),
-        split=Split(("case-0", "case-1"), (), ("case-2",)),
-        masks=MaskNames(("gland",)),
-        phantoms=PhantomSplit(SPACING_MM, Phantoms(0, 1), Phantoms(0, 0), Phantoms(0, 0), False),
-        schedule=SCHEDULE,
-        augmentation=Augmentation(log_scale=0.3),
-        drop_path=0.0,
-        phantom_share=0.5,
-        measure_every=2,
-        pretraining=RecipePretraining("mae", SCHEDULE, Augmentation(), 0.3, {"hidden": 0.6, "decoder_width": 8}),
-        references=References(("case-1", "case-2"), ("gland", "gland_other"), notes=("A note on the masks.",)),
-    )
-
-
-@pytest.fixture
-def a_data_folder(tmp_path) -> Path:
-    for seed in range(3):
-        case, mask = tiny_case(seed)
-        folder = tmp_path / "data" / case.id
-        folder.mkdir(parents=True)
-        write_volume(case[Sequence.T2W], folder / "t2w.nii.gz")
-        write_volume(mask, folder / "gland.nii.gz")
-    return tmp_path / "data"
 
 
 @pytest.mark.long
@@ -412,7 +295,7 @@ def test_another_seed_trains_another_network_by_the_same_recipe(a_data_folder, t
         assert main([*words, *options]) == 0
         arms.append(read_bundle(work / "tiny-scratch"))
     stated, same, other = arms
-    assert a_whole_recipe().seed == 3
+    assert a_whole_recipe().train.seed == 3
     assert same.weights_sha256 == stated.weights_sha256 != other.weights_sha256
     assert [arm.training["config"]["seed"] for arm in arms] == [3, 3, 0]
 
@@ -443,18 +326,6 @@ def test_pretraining_and_both_arms_by_command(a_data_folder, tmp_path, capsys):
         assert predict(tiny_case(5)[0], bundle).labels is not None
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("pretext", ["mae", "synthetic"])
-def test_a_recipes_own_encoder_starts_its_pretrained_arm(a_data_folder, tmp_path, pretext):
-    recipe = replace(a_whole_recipe(), pretraining=RecipePretraining(pretext, SCHEDULE, Augmentation()))
-    encoder = pretrain_by_recipe(recipe, a_data_folder, tmp_path)
-    learned = encoder_weights(empty_network(recipe.network).state_dict(), recipe.network)
-    assert read_weights(encoder).keys() == learned.keys()
-    data = recipe_data(recipe, a_data_folder, tmp_path)
-    bundle = train_arm(recipe, data, Arm.PRETRAINED, tmp_path, Initialization.from_file(encoder))
-    assert bundle.training["start"] == {"file": encoder.name, "sha256": file_sha256(encoder)}
-
-
 def test_references_may_have_zones_that_no_training_case_is_given(a_data_folder, tmp_path):
     for name in ("case-0", "case-2"):
         mask = read_volume(a_data_folder / name / "gland.nii.gz")
@@ -467,21 +338,21 @@ def test_references_may_have_zones_that_no_training_case_is_given(a_data_folder,
     assert all(Label.PERIPHERAL_ZONE not in one.masks for one in data.dataset.select(("case-0", "case-1", "case-2")))
 
 
-@pytest.mark.parametrize("stated", [{"encoder_learning_rate": 1e-4}, {"patience": 0.5}])
-def test_a_pretraining_states_neither_a_rate_of_the_encoder_nor_patience(stated):
-    pretraining = RecipePretraining("mae", replace(SCHEDULE, **stated), Augmentation())
-    with pytest.raises(ValueError, match=f"must state no {next(iter(stated))}"):
-        replace(a_whole_recipe(), pretraining=pretraining)
+def test_real_cases_train_with_phantoms_mixed_in(cases, tmp_path):
+    data = recipe_data(a_recipe(), cases, tmp_path)
+    assert data.dataset.split == Split(("a",), ("phantom-0001",), ("b", "phantom-0002"))
+    assert [study.case.id for study in data.mixed_in] == ["phantom-0000"]
+    alone = recipe_data(a_recipe("lesion-segmentation", split=Split((), (), ("a", "b"))), cases, tmp_path)
+    assert alone.dataset.split.train == ("phantom-0000",)
+    assert alone.mixed_in == ()
 
 
-def test_a_recipe_without_a_pretraining_cannot_pretrain(a_data_folder, tmp_path):
-    with pytest.raises(DatasetError, match="must state a pretraining"):
-        pretrain_by_recipe(replace(a_whole_recipe(), pretraining=None), a_data_folder, tmp_path)
-
-
-def test_a_missing_case_or_mask_is_named(a_data_folder, tmp_path):
+def test_a_recipe_that_cannot_be_followed_names_what_is_missing(a_data_folder, tmp_path):
     recipe = a_whole_recipe()
-    with pytest.raises(DatasetError, match="lacks case-7"):
-        pretrain_by_recipe(replace(recipe, split=Split(("case-0", "case-7"))), a_data_folder, tmp_path)
-    with pytest.raises(DatasetError, match="'case-0' must have a mask gland_drawn"):
-        recipe_data(replace(recipe, masks=MaskNames(("gland_drawn",))), a_data_folder, tmp_path)
+    for call, changed, word in (
+        (pretrain_by_recipe, {"pretraining": None}, "no pretraining"),
+        (pretrain_by_recipe, {"split": Split(("case-0", "case-7"))}, "case-7"),
+        (recipe_data, {"masks": MaskNames(("gland_drawn",))}, "gland_drawn"),
+    ):
+        with pytest.raises(DatasetError, match=word):
+            call(replace(recipe, **changed), a_data_folder, tmp_path)

@@ -20,8 +20,7 @@ from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.inputs import neighbor_slices, scale_slices
 from VFMTransferLib.inference.windows import infer
 from VFMTransferLib.tasks.training import Objective, collate
-from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
-from VFMTransferLib.training.finetune import on_arrays
+from VFMTransferLib.training.config import NO_AUGMENTATION, Augmentation
 from VFMTransferLib.training.samples import (
     SLICES_A_CASE,
     TARGET_STRIDE,
@@ -134,7 +133,7 @@ def test_an_unvaried_window_is_one_of_predictions(task):
             seen.append(x)
             return torch.zeros(1, 1, *x.shape[2:])
 
-    infer(on_arrays(Recorder()), prepared, spec)
+    infer(lambda *arrays: Recorder()(*map(torch.from_numpy, arrays)).numpy(), prepared, spec)
     assert min(float((sample.inputs[0] - window).abs().max()) for window in seen) < 0.02  # kept as fp16
 
 
@@ -223,7 +222,7 @@ def test_unvaried_slices_are_those_of_prediction_also_where_windows_share_a_slic
             seen.append(inputs)
             return torch.zeros((1, 4) if task == "classification" else (1, 1, 64, 64))
 
-    infer(on_arrays(Recorder()), prepared, spec)
+    infer(lambda *arrays: Recorder()(*map(torch.from_numpy, arrays)).numpy(), prepared, spec)
     for seed in range(4):
         sample = samples_of(study, spec).sample(Generator().manual_seed(seed), NO_AUGMENTATION)
         first = [part[:1] for part in sample.inputs]

@@ -61,7 +61,7 @@ class DynUNetFamily(EncoderFamily):
             raise ValueError("A task-specific baseline must be of a task.")
         return self.network_for(task)
 
-    def beside(self, spec: ModelSpec) -> ModelSpec:
+    def matched_baseline(self, spec: ModelSpec) -> ModelSpec:
         if spec.family != self.baseline_of or spec.task is None:
             raise ValueError(f"A task-specific baseline must stand beside a task of ProFound, got {spec.name}.")
         return _matched(spec)

@@ -25,17 +25,17 @@ from VFMTransferLib.training.finetune import (
 @pytest.mark.parametrize("task", list(TASKS))
 def test_it_has_about_as_many_parameters_as_the_network_it_stands_beside(task):
     spec = demonstration("profound", task)
-    beside = find_family("dynunet").beside(spec)
+    beside = find_family("dynunet").matched_baseline(spec)
     wanted = parameter_count(build_network(spec))
     assert parameter_count(build_network(beside)) == pytest.approx(wanted, rel=0.1)
     assert beside == demonstration("dynunet", task)
-    assert find_family("dynunet").beside(published("profound", task)) == published("dynunet", task)
+    assert find_family("dynunet").matched_baseline(published("profound", task)) == published("dynunet", task)
 
 
 @pytest.mark.parametrize("task", list(TASKS))
 def test_it_is_trained_and_validated_by_the_same_engine(tmp_path, task):
     config = tiny_study_config("profound", task, steps=2)
-    config = replace(config, model=find_family("dynunet").beside(config.model))
+    config = replace(config, model=find_family("dynunet").matched_baseline(config.model))
     cases = {study.case.id: study for study in (a_study(task, 0), a_study(task, 1))}
     run = finetune(config, LabeledDataset(config.split, cases), tmp_path)
     network = averaged_network(run, config.model)
@@ -45,11 +45,11 @@ def test_it_is_trained_and_validated_by_the_same_engine(tmp_path, task):
 
 def test_it_has_no_pretrained_arm_and_no_twin_of_slices():
     config = tiny_study_config("profound", "adc-translation")
-    config = replace(config, model=find_family("dynunet").beside(config.model))
+    config = replace(config, model=find_family("dynunet").matched_baseline(config.model))
     with pytest.raises(ValueError, match="must start from scratch"):
         initial_network(config, Initialization({"norm.weight": torch.ones(10)}))
     with pytest.raises(ValueError, match="must stand beside a task of ProFound"):
-        find_family("dynunet").beside(tiny_study_spec("provicnet", "adc-translation"))
+        find_family("dynunet").matched_baseline(tiny_study_spec("provicnet", "adc-translation"))
 
 
 def test_a_baseline_has_no_features_and_no_pretext_task_and_names_the_families_that_have():

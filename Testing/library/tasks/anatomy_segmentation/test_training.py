@@ -18,7 +18,7 @@ from VFMTransferLib.encoders import build_network
 from VFMTransferLib.tasks import TASKS, score_case
 from VFMTransferLib.tasks.anatomy_segmentation.training import anatomy_loss
 from VFMTransferLib.tasks.training import Objective, collate
-from VFMTransferLib.training.augmentation import NO_AUGMENTATION
+from VFMTransferLib.training.config import NO_AUGMENTATION
 from VFMTransferLib.training.samples import crop_samples, prepare_labeled, samples_of
 
 

@@ -18,8 +18,8 @@ from VFMTransferLib.io import write_volume
 from VFMTransferLib.metrics.classification import auroc
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.training import AUXILIARY_WEIGHT, Batch, Objective, collate
-from VFMTransferLib.training.augmentation import NO_AUGMENTATION
 from VFMTransferLib.training.cases import folder_dataset
+from VFMTransferLib.training.config import NO_AUGMENTATION
 from VFMTransferLib.training.samples import SLICES_A_CASE, prepare_labeled, samples_of
 
 TRAINING = TASKS["classification"].training()

@@ -25,7 +25,7 @@ from VFMTransferLib.tasks.distortion_correction.training import (
     on_the_fly_distortion,
     undistorted,
 )
-from VFMTransferLib.training.augmentation import NO_AUGMENTATION
+from VFMTransferLib.training.config import NO_AUGMENTATION
 from VFMTransferLib.training.samples import prepare_labeled, samples_of
 
 TASK = "distortion-correction"
