@@ -3,7 +3,7 @@
     <workspace>/config.yaml, split.json             what is run, on which cases
     <workspace>/runs.csv, metrics.csv, ...          the results: tables, and `examples/` with pictures
     <workspace>/work/phantoms, pretrained           inputs of the runs: cases, and bundles of the pretrained encoders
-    <workspace>/work/prepared                       cases as the networks take them, each once (`training/sample_cache.py`)
+    <workspace>/work/prepared                       cases as the networks take them, each once (`training.sample_cache`)
     <workspace>/work/cells, results                 each run's checkpoint, and its rows of the tables once it is done
     <workspace>/work/library-version.txt            the version that trained here; no other one goes on
 
