@@ -26,7 +26,6 @@ from ..metrics.calibration import Calibration
 from ..metrics.operating_point import OperatingPoint
 from ..tasks import TASKS
 from .card import model_card
-from .graphs import require_plain_graph
 from .metadata import (
     METADATA,
     ONNX,
@@ -45,9 +44,9 @@ Version = Annotated[str, Limits(pattern=r"[0-9]+\.[0-9]+\.[0-9]+.*", words="thre
 Sha256 = Annotated[str, Limits(pattern=r"[0-9a-f]{64}", words="64 hex digits")]
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
-MAX_WEIGHT = 1e6
+_MAX_WEIGHT = 1e6
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-BYTES_PER_ELEMENT = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
+_BYTES_PER_ELEMENT = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 WeightsFile = Literal["models/model.safetensors", "models/model.onnx", "models/model-cpu.onnx"]
 
 
@@ -79,31 +78,29 @@ class Block:
     caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if WEIGHTS not in self.sha256:
-            raise ValueError(
-                f"'vfm_transfer.sha256' must list {WEIGHTS}, but lists {', '.join(self.sha256) or 'none'}."
-            )
-        if self.labels != from_json(tuple[LabelRow, ...], label_table(self.model), "labels"):
-            raise ValueError("'vfm_transfer.labels' must be the labels of vfm_transfer.model, got others.")
-        self._check_operating_point()
-        if self.calibration is None:
-            return
-        key, spec, calibration = "vfm_transfer.calibration", self.model, self.calibration
-        if spec.task is None or TASKS[spec.task].output != "classification" or spec.activation != "softmax":
-            raise ValueError(f"'{key}' must be absent, since the network is no classifier.")
-        if calibration.temperature <= 0:
-            raise ValueError(f"'{key}.temperature' must be more than 0, got {calibration.temperature:g}.")
-        if len(calibration.bias) != len(spec.labels):
-            raise ValueError(f"'{key}.bias' must be {len(spec.labels)} numbers, got {len(calibration.bias)}.")
-
-    def _check_operating_point(self) -> None:
-        key, task, point = "vfm_transfer.operating_point", self.model.task, self.operating_point
-        if point is None:
-            return
-        if task is None or not TASKS[task].finds_lesions:
-            raise ValueError(f"'{key}' must be absent, since the network finds no lesions.")
-        if not 0 <= point.min_confidence <= 1:
-            raise ValueError(f"'{key}.min_confidence' must be from 0 to 1, got {point.min_confidence:g}.")
+        task = None if self.model.task is None else TASKS[self.model.task]
+        is_classifier = task is not None and task.output == "classification" and self.model.activation == "softmax"
+        calibration, point = self.calibration, self.operating_point
+        rules = (
+            (WEIGHTS in self.sha256, "sha256", f"does not list {WEIGHTS}"),
+            (
+                self.labels == from_json(tuple[LabelRow, ...], label_table(self.model), "labels"),
+                "labels",
+                "are not those of its model",
+            ),
+            (point is None or (task is not None and task.finds_lesions), "operating_point", "is of no lesion network"),
+            (point is None or 0 <= point.min_confidence <= 1, "operating_point", "has a confidence outside 0 to 1"),
+            (calibration is None or is_classifier, "calibration", "is of no classifier"),
+            (calibration is None or calibration.temperature > 0, "calibration", "has a temperature of 0 or less"),
+            (
+                calibration is None or len(calibration.bias) == len(self.model.labels),
+                "calibration",
+                f"does not have {len(self.model.labels)} biases",
+            ),
+        )
+        for holds, key, problem in rules:
+            if not holds:
+                raise ValueError(f"'vfm_transfer.{key}' {problem}.")
 
 
 @dataclass(frozen=True)
@@ -182,26 +179,9 @@ def read_bundle(folder: Path | str) -> Bundle:
         description = from_json(str, document.get("description"), "description")
     except (BundleError, ValueError) as error:
         raise BundleError(f"{METADATA}: {error} Get the bundle again, or correct that file.") from error
-    same = (
-        "name",
-        "arm",
-        "training",
-        "metrics",
-        "license",
-        "demonstration",
-        "calibration",
-        "operating_point",
-        "caveats",
-    )
-    return Bundle(
-        folder=folder,
-        title=title,
-        version=version,
-        spec=checked.model,
-        sha256={str(name): digest for name, digest in checked.sha256.items()},
-        description=description,
-        **{key: getattr(checked, key) for key in same},
-    )
+    fields = {key: value for key, value in vars(checked).items() if key not in ("format", "model", "labels")}
+    fields["sha256"] = {str(name): digest for name, digest in checked.sha256.items()}
+    return Bundle(folder, title=title, version=version, spec=checked.model, description=description, **fields)
 
 
 def check_name(value: object) -> str:
@@ -215,42 +195,52 @@ def check_name(value: object) -> str:
 def verify(bundle: Bundle) -> None:
     """Check the files in `models/` against their checksums, before anything of them is used.
 
-    BundleError where a file is missing or is not listed, ChecksumError where one differs.
+    BundleError where a file is missing or is not listed, ChecksumError where one differs. What a graph may do is not
+    checked here: ONNX Runtime runs no code of it, and refuses data outside its folder.
     """
-    if bundle.onnx_path.exists() and ONNX not in bundle.sha256:
-        raise BundleError(
-            f"Bundle '{bundle.name}' must state the checksum of {ONNX}, but does not. Export it again, or delete it."
-        )
     models = bundle.weights_path.parent
     for path in sorted(models.iterdir()) if models.is_dir() else []:
         is_ignored = path.name.startswith(".") or path.name.lower() in OF_FILE_BROWSERS
         if f"models/{path.name}" not in bundle.sha256 and not is_ignored:
             raise BundleError(
-                f"Bundle '{bundle.name}' must hold in models/ only what its metadata list, but also holds "
-                f"'{path.name:.60}'. Get the bundle again, or delete that file."
+                f"Bundle '{bundle.name}' states no checksum of 'models/{path.name:.60}'. Get the bundle again, export "
+                "its graph again, or delete that file."
             )
     verify_weights(bundle)
     for name in (ONNX, ONNX_CPU):
         if name in bundle.sha256:
             _verify_checksum(bundle, name)
-            require_plain_graph(bundle.folder / name, bundle.name)
 
 
 def verify_weights(bundle: Bundle) -> None:
-    """Check the file of weights alone, as before graphs are made of it; errors as of `verify`."""
+    """Check the file of weights alone, as before graphs are made of it: its checksum, and that each weight is finite.
+
+    NaN or huge weights would turn into plausible nonsense.
+    """
+    import numpy as np
+
     _verify_checksum(bundle, WEIGHTS)
-    require_finite_weights(bundle)
+    for name, tensor in read_index(bundle.weights_path).items():
+        if tensor.length == 0 or tensor.dtype not in _FLOATS:
+            continue
+        stored = np.memmap(bundle.weights_path, _FLOATS[tensor.dtype], "r", tensor.offset, math.prod(tensor.shape))
+        values = (stored.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else stored
+        largest = float(np.abs(values).max())  # NaN where any is
+        if not largest <= _MAX_WEIGHT:
+            raise BundleError(
+                f"Weights '{name:.80}' of bundle '{bundle.name}' are not finite or exceed {_MAX_WEIGHT:g}. "
+                "Get the bundle again from its source."
+            )
 
 
 def _verify_checksum(bundle: Bundle, name: str) -> None:
     path, expected = bundle.folder / name, bundle.sha256[name]
     if not path.is_file():
-        raise BundleError(f"Bundle '{bundle.name}' must contain {name}, but it is missing. Get the bundle again.")
-    found = file_sha256(path)
-    if found != expected:
+        raise BundleError(f"Bundle '{bundle.name}' has no {name}. Get the bundle again.")
+    if file_sha256(path) != expected:
         raise ChecksumError(
-            f"{name} of bundle '{bundle.name}' must have sha256 {expected[:12]}…, but has {found[:12]}…: it was "
-            "changed or damaged, and is not used. Get the bundle again from its source."
+            f"{name} of bundle '{bundle.name}' was changed or damaged: its sha256 is not {expected[:12]}…. "
+            "Get the bundle again from its source."
         )
 
 
@@ -265,7 +255,7 @@ class StoredTensor:
 
 
 def read_index(path: Path) -> dict[str, StoredTensor]:
-    """Name → place of every tensor in a safetensors file; BundleError where it is missing, truncated or none.
+    """Name → place of every tensor in a safetensors file; BundleError where it is missing, truncated or damaged.
 
     Format: 8 bytes little-endian length of a JSON header, the header, then the tensors' bytes
     (https://github.com/huggingface/safetensors, Apache-2.0).
@@ -274,62 +264,28 @@ def read_index(path: Path) -> dict[str, StoredTensor]:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-            if not 2 <= header_bytes <= min(size - _LENGTH_BYTES, _MAX_HEADER_BYTES):
-                raise BundleError(f"{path.name} must be a safetensors file, but its header is damaged. Get it again.")
-            header = parse_json(file.read(header_bytes))
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"The bundle must contain models/{path.name}, but it is missing. Get the bundle again."
-        ) from error
+            start = end = _LENGTH_BYTES + header_bytes
+            if start > min(size, _MAX_HEADER_BYTES):
+                raise ValueError("its header is damaged")
+            header = dict(parse_json(file.read(header_bytes)))
+        header.pop("__metadata__", None)
+        index = {}
+        for name, entry in header.items():
+            begin, stop = entry["data_offsets"]
+            tensor = StoredTensor(entry["dtype"], tuple(entry["shape"]), start + begin, stop - begin)
+            if begin < 0 or tensor.length != math.prod(tensor.shape) * _BYTES_PER_ELEMENT[tensor.dtype]:
+                raise ValueError(f"tensor '{name:.80}' is described wrongly")
+            index[name] = tensor
+            end = max(end, start + stop)
+        if end != size:
+            raise ValueError(f"it has {size} bytes, not {end}")
     except OSError as error:
+        raise BundleError(f"{path.name} cannot be read: {error.strerror}. Get the bundle again.") from error
+    except (ValueError, TypeError, KeyError) as error:
         raise BundleError(
-            f"{path.name} must be readable, but is not: {error.strerror}. Get the bundle again."
+            f"{path.name} is not a whole safetensors file ({error!s:.120}). Get the bundle again."
         ) from error
-    except ValueError as error:
-        raise BundleError(
-            f"{path.name} must be a safetensors file, but its header is no JSON. Get it again."
-        ) from error
-    if not isinstance(header, dict):
-        raise BundleError(f"{path.name} must be a safetensors file, but its header is no JSON object. Get it again.")
-    start = _LENGTH_BYTES + header_bytes
-    index = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        try:
-            begin, end = entry["data_offsets"]
-            numbers = (begin, end, *entry["shape"])
-            if any(type(n) is not int or not 0 <= n < _MAX_HEADER_BYTES**2 for n in numbers) or end < begin:
-                raise ValueError("numbers that cannot be")
-            tensor = StoredTensor(entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
-            if tensor.length != math.prod(tensor.shape) * BYTES_PER_ELEMENT[tensor.dtype]:
-                raise ValueError(f"{tensor.length} bytes for {tensor.shape}")
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(
-                f"Tensor '{name:.80}' is described wrongly in the weights file ({error!s:.80}). Get it again."
-            ) from error
-        index[name] = tensor
-    end = max((tensor.offset + tensor.length for tensor in index.values()), default=start)
-    if end != size:
-        raise BundleError(f"{path.name} must be {end} bytes by its header, but is {size}. Get it again.")
     return index
-
-
-def require_finite_weights(bundle: Bundle) -> None:
-    """Raise BundleError if a weight is NaN, infinite or huge, which a network would turn into plausible nonsense."""
-    import numpy as np
-
-    for name, tensor in read_index(bundle.weights_path).items():
-        if tensor.length == 0 or tensor.dtype not in _FLOATS:
-            continue
-        stored = np.memmap(bundle.weights_path, _FLOATS[tensor.dtype], "r", tensor.offset, math.prod(tensor.shape))
-        values = (stored.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else stored
-        largest = float(np.abs(values).max())  # NaN where any is
-        if not largest <= MAX_WEIGHT:
-            raise BundleError(
-                f"The weights of bundle '{bundle.name}' must be finite and at most {MAX_WEIGHT:g}, but in '{name:.80}' "
-                f"one is {largest:g}. Get the bundle again from its source."
-            )
 
 
 def write_bundle(
@@ -382,9 +338,7 @@ def require_replaceable(folder: Path) -> None:
     """OutputError where a bundle would take the place of something else, such as the folder that holds all bundles."""
     is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not is_free and not is_bundle_folder(folder):
-        raise OutputError(
-            f"'{folder.name}' must be a bundle to be replaced, but holds something else. Choose another folder."
-        )
+        raise OutputError(f"'{folder.name}' holds something that is not a bundle. Choose another folder.")
 
 
 def _stored_arrays(weights: Mapping[str, Any], half: bool) -> dict[str, Any]:
@@ -398,9 +352,7 @@ def _stored_arrays(weights: Mapping[str, Any], half: bool) -> dict[str, Any]:
             with np.errstate(over="ignore"):
                 array = array.astype(np.float16 if half else np.float32)
             if not np.isfinite(array).all():
-                raise BundleError(
-                    f"Weights '{name}' must be finite{' in half precision' if half else ''}, but are not."
-                )
+                raise BundleError(f"Weights '{name}' are not finite{' in half precision' if half else ''}.")
         arrays[name] = np.ascontiguousarray(array).reshape(array.shape)  # which alone would give a scalar an axis
     return arrays
 
@@ -419,25 +371,16 @@ def dump(document: dict[str, Any]) -> str:
 
 def _read_document(folder: Path) -> dict[str, Any]:
     """The content of `metadata.json`, with the block `vfm_transfer` in it."""
-    path = folder / METADATA
     try:
-        if not path.is_file():
-            raise BundleError(
-                f"{folder} must be a bundle, but has no {METADATA}. Name the folder that contains configs/."
-            )
-        content = read_small(path)
+        document = parse_json(read_small(folder / METADATA))
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder} is not a bundle: it has no {METADATA}. Name the folder of configs/.") from error
     except OSError as error:
-        raise BundleError(
-            f"{METADATA} must be readable, but is not ({error.strerror}). Check its permissions."
-        ) from error
-    try:
-        document = parse_json(content)
+        raise BundleError(f"{METADATA} cannot be read ({error.strerror}). Check its permissions.") from error
     except ValueError as error:
-        raise BundleError(f"{METADATA} must be JSON, but is not ({error}). Get the bundle again.") from error
+        raise BundleError(f"{METADATA} is not JSON ({error}). Get the bundle again.") from error
     if not isinstance(document, dict) or "vfm_transfer" not in document:
-        raise BundleError(
-            f"{METADATA} must be made by VFM Transfer, but has no block vfm_transfer. Import the network instead."
-        )
+        raise BundleError(f"{METADATA} has no block vfm_transfer. Import the network instead.")
     return document
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from ..core.errors import AmbiguousInputError, BundleError, OutputError
 from ..core.files import expand_home, platform_folder, writing
 from ..core.terms import Arm
-from .bundle import Bundle, read_bundle
-from .metadata import METADATA
+from .bundle import Bundle, is_bundle_folder, read_bundle
 
 FOLDER_VARIABLE = "VFM_TRANSFER_MODELS"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -48,18 +47,14 @@ def require_user_folder() -> Path:
     folder = user_folder()
     if folder is None:
         raise OutputError(
-            "Your bundles must have a folder, but no home folder is known. "
-            f"Set {FOLDER_VARIABLE} to a folder for them, or name the bundle's own."
+            f"No home folder is known. Set {FOLDER_VARIABLE} to a folder for bundles, or name the folder."
         )
     return folder
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Bundles that can be read, the shipped ones first, each group by name; and folder → sentence for the others.
-
-    A whole folder of bundles that cannot be read is one of the others.
-    """
+    """Bundles that can be read, the shipped ones first, each group by name; and folder → sentence for the others."""
 
     bundles: tuple[Bundle, ...]
     broken: dict[Path, str]
@@ -69,7 +64,7 @@ def read_catalog() -> Catalog:
     """Read the metadata of every bundle on this machine."""
     bundles: list[Bundle] = []
     broken: dict[Path, str] = {}
-    for folder in _bundle_folders(broken):
+    for folder in _bundle_folders():
         try:
             bundles.append(read_bundle(folder))
         except BundleError as error:
@@ -99,25 +94,16 @@ def find_bundle(name_or_path: str | Path) -> Bundle:
     two.
     """
     path = expand_home(name_or_path)
-    if (path / METADATA).is_file() or (isinstance(name_or_path, Path) and path.is_dir()):
+    if is_bundle_folder(path) or isinstance(name_or_path, Path) or path.name != str(name_or_path):
         return read_bundle(path)
-    if path.name != str(name_or_path):
-        raise BundleError(
-            f"'{name_or_path}' must be the folder of a bundle or a bundle's name, but no bundle is there. Check the "
-            "path, or choose a name of `vfm-transfer models list`."
-        )
     folders = [folder for folder in _bundle_folders() if _name_of(folder) == path.name]
     if len(folders) > 1:
         places = ", ".join(map(str, folders))
-        raise AmbiguousInputError(
-            f"Name '{path.name}' must be of one bundle, but is of {places}. Give the folder instead."
-        )
+        raise AmbiguousInputError(f"Several bundles are called '{path.name}': {places}. Give the folder instead.")
     if folders:
         return read_bundle(folders[0])
     known = ", ".join(dict.fromkeys(bundle.name for bundle in list_bundles())) or "none"
-    raise BundleError(
-        f"Bundle '{name_or_path}' must be the folder of a bundle or one of: {known}. Choose one, or import it."
-    )
+    raise BundleError(f"No bundle is called '{name_or_path}'. Installed: {known}. Choose one, or import it.")
 
 
 def default_pair(task: str) -> tuple[Bundle, Bundle]:
@@ -130,30 +116,22 @@ def default_pair(task: str) -> tuple[Bundle, Bundle]:
     for first, second in product([b for b in bundles if b.folder.parent == shipped], repeat=2):
         if (first.arm, second.arm) == (Arm.PRETRAINED, Arm.SCRATCH) and first.spec == second.spec:
             return first, second
-    installed = [bundle.name for bundle in bundles]
-    if not installed:
-        raise BundleError(f"No network for {task} is installed. Import one, or fine-tune one on your own data.")
-    there = (
-        f"; installed is {installed[0]} alone. Run it alone, or import a second one to compare it with."
-        if len(installed) == 1
-        else f", but these are installed: {', '.join(installed)}. Choose two of them."
-    )
-    raise BundleError(f"No pair of networks (pretrained and scratch) comes with the product for {task}{there}")
+    installed = ", ".join(bundle.name for bundle in bundles)
+    remedy = f"Choose from {installed}." if installed else "Import one, or fine-tune one on your own data."
+    raise BundleError(f"No pair of networks (pretrained and scratch) comes with the product for {task}. {remedy}")
 
 
 def require_free_name(name: str) -> None:
     """BundleError where a bundle that came with the product has this name, which would then name two."""
     if any(_name_of(folder) == name for folder in _subfolders(shipped_folder())):
-        raise BundleError(
-            f"A bundle must have a name of its own, but '{name}' came with the product. Name it otherwise."
-        )
+        raise BundleError(f"A bundle called '{name}' came with the product. Choose another name.")
 
 
 def require_not_shipped(bundle: Bundle) -> None:
-    """BundleError where it came with the product, whose files and checksums must stay those that were published."""
+    """BundleError where it came with the product, whose files and checksums stay those that were published."""
     if bundle.folder.parent == shipped_folder():
         raise BundleError(
-            f"The bundle must be your own to be changed, but '{bundle.name}' came with the product. Change a copy: "
+            f"'{bundle.name}' came with the product and stays as it is. Change a copy: "
             f"vfm-transfer models import '{bundle.folder}' --name NAME"
         )
 
@@ -164,22 +142,19 @@ def is_own(bundle: Bundle) -> bool:
 
 
 def remove_bundle(name: str) -> Path:
-    """Delete a bundle of the user's, and return the folder that is gone.
+    """Delete a bundle of the user's by its name or its folder's, and return the folder that is gone.
 
-    BundleError where the user's folder has no such bundle (others are left alone), AmbiguousInputError where it has
-    two, OutputError where it must stay.
+    BundleError where the user's folder has no such bundle, AmbiguousInputError where it has two, OutputError where it
+    cannot be deleted.
     """
-    root = user_folder()
-    matches = [folder for folder in _subfolders(root) if name in (folder.name, _name_of(folder))]
+    folders = _subfolders(user_folder())
+    matches = [folder for folder in folders if name in (folder.name, _name_of(folder))]
     if len(matches) > 1:
         places = ", ".join(f"'{folder.name}'" for folder in matches)
-        raise AmbiguousInputError(
-            f"Name '{name}' must be of one bundle for it to be removed, but is of those in the folders {places}. "
-            "Give a name that one of them alone has, its folder's or its own."
-        )
+        raise AmbiguousInputError(f"Several bundles are called '{name}', in the folders {places}. Name the folder.")
     if not matches:
-        names = ", ".join(sorted(_name_of(folder) for folder in _subfolders(root))) or "none"
-        raise BundleError(f"Bundle '{name}' must be one of the user's to be removed: {names}. Shipped ones stay.")
+        names = ", ".join(sorted(_name_of(folder) for folder in folders)) or "none"
+        raise BundleError(f"'{name}' is not one of your own bundles: {names}. Shipped ones stay.")
     folder = matches[0]
     with writing(folder):
         # A link to a folder elsewhere goes, and what it points to stays.
@@ -187,37 +162,22 @@ def remove_bundle(name: str) -> Path:
     return folder
 
 
-def _bundle_folders(unreadable: dict[Path, str] | None = None) -> list[Path]:
-    """The folders of all bundles; `unreadable` takes the folders of bundles that cannot be read, with reasons."""
-    folders: dict[Path, Path] = {}
-    for root in (shipped_folder(), user_folder()):
-        try:
-            folders |= {folder.resolve(): folder for folder in _subfolders(root)}
-        except BundleError as error:
-            if unreadable is not None and root is not None:
-                unreadable[root] = str(error)
-    return list(folders.values())
+def _bundle_folders() -> list[Path]:
+    folders = (*_subfolders(shipped_folder()), *_subfolders(user_folder()))
+    return list({folder.resolve(): folder for folder in folders}.values())
 
 
 def _subfolders(root: Path | None) -> list[Path]:
-    """Folders in `root` that hold a bundle; those being written begin with a dot. BundleError if unreadable."""
+    """Folders in `root` that hold a bundle; those being written begin with a dot."""
+    if root is None or not root.is_dir():
+        return []
     try:
-        if root is None or not root.is_dir():
-            return []
-        return sorted(f for f in root.iterdir() if not f.name.startswith(".") and _may_hold_bundle(f))
+        return sorted(f for f in root.iterdir() if not f.name.startswith(".") and is_bundle_folder(f))
     except OSError as error:
         raise BundleError(
-            f"The folder of bundles must be readable, but is not ({error.strerror}). Check the path and its "
-            f"permissions, or set {FOLDER_VARIABLE} to another folder."
+            f"The folder of bundles '{root.name}' cannot be read ({error.strerror}). Check its permissions, or set "
+            f"{FOLDER_VARIABLE} to another folder."
         ) from error
-
-
-def _may_hold_bundle(folder: Path) -> bool:
-    """Whether it has a bundle's metadata, or cannot be looked into, which reading the bundle then states."""
-    try:
-        return (folder / METADATA).is_file()
-    except OSError:
-        return True
 
 
 def _name_of(folder: Path) -> str:

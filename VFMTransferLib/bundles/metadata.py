@@ -40,7 +40,7 @@ def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
 
 
 def spec_from_json(document: Any, where: str = "model") -> ModelSpec:
-    """The `ModelSpec` of what `spec_to_json` gave; BundleError names the key (`where` leads to it) that cannot be."""
+    """The `ModelSpec` of what `spec_to_json` gave; BundleError names the key (`where` leads to it) that is wrong."""
     try:
         if isinstance(document, dict) and "encoder" in document:
             key = f"{where}.encoder"
@@ -54,22 +54,20 @@ def spec_from_json(document: Any, where: str = "model") -> ModelSpec:
     except ValueError as error:
         raise BundleError(str(error)) from error
     family, head, grid = family_of(spec), spec.head, spec.preprocess
-    of_labels = f"one for each of {head.out_channels} output channels, or none"
     rules = (
         (head.kind in family.head_kinds, "head.kind", f"one of {', '.join(family.head_kinds)}"),
         (spec.task is None or spec.task in TASKS, "task", f"one of {', '.join(TASKS)}, or null"),
         (spec.activation in ACTIVATIONS, "activation", f"one of {', '.join(ACTIVATIONS)}"),
         (grid.normalization in NORMALIZATIONS, "preprocess.normalization", f"one of {', '.join(NORMALIZATIONS)}"),
         (head.out_channels > 0, "head.out_channels", "positive"),
-        (head.width >= 0, "head.width", "0 or more"),
-        (head.auxiliary_width >= 0, "head.auxiliary_width", "0 or more"),
+        (min(head.width, head.auxiliary_width) >= 0, "head", "of widths of 0 or more"),
         (min(grid.spacing_mm) > 0, "preprocess.spacing_mm", "positive"),
         (min(grid.patch) > 0, "preprocess.patch", "positive"),
         (0 <= grid.overlap < 1, "preprocess.overlap", "in 0 <= overlap < 1"),
         (grid.shift_voxels >= 0, "preprocess.shift_voxels", "0 or more"),
         (0 < spec.threshold < 1, "threshold", "between 0 and 1"),
         (any(grid.sequences), "preprocess.sequences", "at least one sequence"),
-        (len(spec.labels) in (0, head.out_channels), "labels", of_labels),
+        (len(spec.labels) in (0, head.out_channels), "labels", "empty, or one for each of the output channels"),
         *((False, f"encoder.{field}", must_be) for field, must_be in family.problems(spec.encoder)),
     )
     for holds, key, must_be in rules:

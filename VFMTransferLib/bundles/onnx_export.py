@@ -25,7 +25,7 @@ from ..encoders.base import BOX, NEIGHBORS, ModelSpec, family_of
 from ..encoders.convolutions import convolve_by_slices, is_convolved_by_slices
 from .bundle import Bundle, StoredTensor, read_index, record_checksums
 from .metadata import ONNX, ONNX_CPU, WEIGHTS
-from .weights import load_network_to_export
+from .weights import load_network
 
 if TYPE_CHECKING:
     import onnx
@@ -44,7 +44,7 @@ def export_onnx(bundle: Bundle) -> Bundle:
 
     BundleError where one differs from the network, or does not take every weight from the file.
     """
-    network = load_network_to_export(bundle)
+    network = load_network(bundle, for_export=True)
     index = read_index(bundle.weights_path)
     constants = {name for name, _ in network.named_buffers() if name not in index}
     graphs: dict[str, bytes] = {}

@@ -12,29 +12,22 @@ from .bundle import Bundle, read_index, verify, verify_weights
 from .catalog import as_bundle
 
 
-def load_network(bundle: Bundle | str | Path) -> nn.Module:
+def load_network(bundle: Bundle | str | Path, *, for_export: bool = False) -> nn.Module:
     """The network of a bundle (or its folder or name), in evaluation mode, float32, on the CPU.
 
     BundleError where its weights are damaged or not those of the metadata, ChecksumError where they were changed.
+
+    Args:
+        for_export: Accept graphs that are missing or damaged, since they are about to be replaced.
     """
     bundle = as_bundle(bundle)
-    verify(bundle)
-    return _network(bundle)
-
-
-def load_network_to_export(bundle: Bundle) -> nn.Module:
-    """As `load_network`, whatever became of the graphs, which are about to be replaced."""
-    verify_weights(bundle)
-    return _network(bundle)
-
-
-def _network(bundle: Bundle) -> nn.Module:
+    verify_weights(bundle) if for_export else verify(bundle)
     state = read_weights(bundle.weights_path)
     network = empty_network(bundle.spec)
     difference = mismatch(network.state_dict(), state)
     if difference:
         raise BundleError(
-            f"The weights of bundle '{bundle.name}' must be those of {bundle.spec.name}, but {difference}. "
+            f"The weights of bundle '{bundle.name}' are not those of {bundle.spec.name}: {difference}. "
             "Get the bundle again."
         )
     network.load_state_dict(state, strict=True, assign=True)

@@ -13,8 +13,10 @@ from networks import SMALL_SPECS, small_network
 from specs import MODELS, PROFOUND_ENCODER
 
 from VFMTransferLib.bundles.bundle import Bundle, read_bundle, read_index, verify, write_bundle
-from VFMTransferLib.bundles.metadata import METADATA, ONNX, WEIGHTS, spec_from_json, spec_to_json
+from VFMTransferLib.bundles.metadata import METADATA, WEIGHTS, spec_from_json, spec_to_json
+from VFMTransferLib.bundles.weights import load_network
 from VFMTransferLib.core.errors import BundleError, ChecksumError, OutputError
+from VFMTransferLib.core.files import file_sha256
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.metrics.operating_point import OperatingPoint
 
@@ -53,13 +55,8 @@ def test_what_is_written_is_read(a_bundle):
     [
         ({"config": {"split": {"train": ["p1"], "validation": ["p2"], "test": ["p3"]}}}, {"p1", "p2"}),
         ({"config": {"split": {"train": ["phantom-0007", "phantom-of-our-lab"]}}}, {"phantom-of-our-lab"}),
-        ({"config": {"split": {"train": "p1", "validation": None}}}, set()),
-        ({"config": {"split": ["p1"]}}, set()),
-        ({"config": ["p1"]}, set()),
-        ({"cases": ["p1", "phantom-0007"]}, {"p1"}),
         ({"config": {"split": {"train": ["p2"]}}, "start": {"bundle": "b", "cases": ["p3"]}}, {"p2", "p3"}),
-        ({"cases": [["p1"], 3], "start": "scratch"}, set()),
-        ({}, set()),
+        ({"config": ["p1"], "cases": "p1", "start": "scratch"}, set()),
     ],
 )
 def test_a_bundle_names_the_cases_that_it_was_learned_from_but_phantoms(a_bundle, training, was):
@@ -80,22 +77,10 @@ def test_an_operating_point_is_kept_and_is_of_networks_that_find_lesions(tmp_pat
     jsonschema.validate(document, schema)
     document["vfm_transfer"]["operating_point"]["min_confidence"] = 1.5
     path.write_text(json.dumps(document), encoding="utf-8")
-    with pytest.raises(BundleError, match=r"min_confidence' must be from 0 to 1, got 1\.5"):
+    with pytest.raises(BundleError, match="operating_point"):
         read_bundle(bundle.folder)
-    with pytest.raises(BundleError, match="operating_point' must be absent, since the network finds no lesions"):
+    with pytest.raises(BundleError, match="operating_point"):
         make_bundle(tmp_path / "b", operating_point=point)
-
-
-def test_the_layout_is_monais(a_bundle):
-    for name in (METADATA, "configs/inference.json", WEIGHTS, "docs/README.md", "LICENSE"):
-        assert (a_bundle.folder / name).is_file(), name
-
-
-def test_the_model_card_states_what_a_demonstration_is(a_bundle):
-    card = a_bundle.card_path.read_text(encoding="utf-8")
-    assert "Demonstration network" in card
-    assert "research use only" in card
-    assert "scratch" in card
 
 
 @pytest.mark.parametrize("spec", [*MODELS.values(), PROFOUND_ENCODER], ids=lambda spec: spec.name)
@@ -110,103 +95,89 @@ def test_every_network_fits_the_schema(tmp_path, name):
     jsonschema.validate(metadata, schema)
 
 
+def in_model(*keys: str, **values: object):
+    """An edit of the network's specification in the metadata."""
+
+    def edit(document) -> None:
+        place = document["vfm_transfer"]["model"]
+        for key in keys:
+            place = place[key]
+        place.update(values)
+
+    return edit
+
+
 @pytest.mark.parametrize(
-    ("edit", "message"),
+    ("edit", "key"),
     [
-        (lambda d: d.pop("vfm_transfer"), "block vfm_transfer"),
-        (lambda d: d["vfm_transfer"].pop("sha256"), "'vfm_transfer' must hold .* but lacks sha256"),
-        (lambda d: d["vfm_transfer"].update(extra=1), "'vfm_transfer' must hold only .* also holds 'extra'"),
-        (lambda d: d["vfm_transfer"].update(format=2), "'vfm_transfer.format' must be 1, got 2"),
-        (lambda d: d["vfm_transfer"].update(arm="both"), "vfm_transfer.arm"),
-        (lambda d: d["vfm_transfer"].update(demonstration="yes"), "'vfm_transfer.demonstration' must be true or false"),
-        (lambda d: d["vfm_transfer"].update(name="../up"), "'vfm_transfer.name' must be a short name"),
-        (lambda d: d["vfm_transfer"].update(sha256={}), "models/model.safetensors"),
+        (lambda d: d.pop("vfm_transfer"), "vfm_transfer"),
+        (lambda d: d["vfm_transfer"].pop("sha256"), "sha256"),
+        (lambda d: d["vfm_transfer"].update(extra=1), "extra"),
+        (lambda d: d["vfm_transfer"].update(format=2), "format"),
+        (lambda d: d["vfm_transfer"].update(arm="both"), "arm"),
+        (lambda d: d["vfm_transfer"].update(demonstration="yes"), "demonstration"),
+        (lambda d: d["vfm_transfer"].update(name="../up"), "name"),
+        (lambda d: d["vfm_transfer"].update(sha256={}), "sha256"),
         (lambda d: d["vfm_transfer"].update(sha256={WEIGHTS: "12"}), "64 hex digits"),
-        (
-            lambda d: d["vfm_transfer"]["sha256"].update({"../x": "0" * 64}),
-            "must be one of models/model",
-        ),
-        (lambda d: d["vfm_transfer"].update(labels=[]), "vfm_transfer.labels"),
-        (lambda d: d["vfm_transfer"].update(model=[]), "'vfm_transfer.model' must be an object"),
-        (lambda d: d["vfm_transfer"]["model"].pop("threshold"), "model' must hold .* but lacks threshold"),
-        (lambda d: d["vfm_transfer"]["model"].update(threshold="0.5"), "model.threshold' must be a finite number"),
-        (lambda d: d["vfm_transfer"]["model"].update(threshold=True), "model.threshold' must be a finite number"),
-        (lambda d: d["vfm_transfer"]["model"].update(colour="red"), "model' must hold only .* also holds 'colour'"),
-        (lambda d: d["vfm_transfer"]["model"].update(task="dancing"), "model.task' must be one of"),
-        (lambda d: d["vfm_transfer"]["model"].update(activation="relu"), "model.activation' must be one of"),
-        (lambda d: d["vfm_transfer"]["model"]["encoder"].update(kind="cnn"), "model.encoder.kind"),
-        (lambda d: d["vfm_transfer"]["model"]["encoder"].update(dims=[8, 12]), "model.encoder.dims"),
-        (lambda d: d["vfm_transfer"]["model"]["head"].update(width=1.5), "model.head.width' must be a whole number"),
-        (
-            lambda d: d["vfm_transfer"]["model"]["head"].update(auxiliary_width=-1),
-            "head.auxiliary_width' must be 0 or more, got -1",
-        ),
-        (
-            lambda d: d["vfm_transfer"]["model"]["encoder"].update(in_channels=-1),
-            "model.encoder.in_channels' must be positive, got -1",
-        ),
-        (
-            lambda d: d["vfm_transfer"]["model"]["preprocess"].update(spacing_mm=[1, 1]),
-            "spacing_mm' must be a list of 3",
-        ),
-        (lambda d: d["vfm_transfer"]["model"]["preprocess"].update(patch=[0, 8, 8]), "patch' must be positive"),
-        (
-            lambda d: d["vfm_transfer"]["model"]["preprocess"].update(sequences=["t1"]),
-            r"sequences\[0\]' must be one of",
-        ),
-        (lambda d: d.update(version=3), "'version' must be text"),
+        (lambda d: d["vfm_transfer"]["sha256"].update({"../x": "0" * 64}), "sha256"),
+        (lambda d: d["vfm_transfer"].update(labels=[]), "labels"),
+        (lambda d: d["vfm_transfer"].update(model=[]), "model"),
+        (in_model(threshold=True), "threshold"),
+        (in_model(colour="red"), "colour"),
+        (in_model(task="dancing"), "task"),
+        (in_model("encoder", kind="cnn"), "encoder.kind"),
+        (in_model("encoder", in_channels=-1), "encoder.in_channels"),
+        (in_model("head", auxiliary_width=-1), "head"),
+        (in_model("preprocess", spacing_mm=[1, 1]), "spacing_mm"),
+        (in_model("preprocess", spacing_mm=[0.5, float("nan"), 3.0]), "NaN"),
+        (in_model("preprocess", patch=[0, 8, 8]), "patch"),
+        (in_model("preprocess", sequences=["t1"]), "sequences"),
+        (lambda d: d.update(version=3), "version"),
     ],
 )
-def test_broken_metadata_are_refused_by_the_name_of_the_key(a_bundle, change_metadata, edit, message):
+def test_broken_metadata_are_refused_by_the_name_of_the_key(a_bundle, change_metadata, edit, key):
     change_metadata(edit)
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError, match=key):
         read_bundle(a_bundle.folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '"text"', "\ufffd"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe\x00{", b"[" * 100_000])
 def test_metadata_that_are_no_object_are_refused(a_bundle, content):
-    (a_bundle.folder / METADATA).write_text(content, encoding="utf-8")
-    with pytest.raises(BundleError, match=r"metadata.json must be"):
-        read_bundle(a_bundle.folder)
-
-
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_numbers_that_json_does_not_have_are_refused(a_bundle, change_metadata, number):
-    change_metadata(lambda d: d["vfm_transfer"]["model"]["preprocess"].update(spacing_mm=[0.5, number, 3.0]))
-    with pytest.raises(BundleError, match=r"must be JSON, but is not \(it holds (NaN|Infinity)\)"):
-        read_bundle(a_bundle.folder)
-
-
-def test_metadata_of_another_encoding_are_refused(a_bundle):
-    (a_bundle.folder / METADATA).write_bytes(b"\xff\xfe\x00{")
-    with pytest.raises(BundleError, match="must be JSON"):
+    (a_bundle.folder / METADATA).write_bytes(content)
+    with pytest.raises(BundleError, match=r"metadata\.json"):
         read_bundle(a_bundle.folder)
 
 
 def test_a_folder_without_metadata_is_no_bundle(tmp_path):
-    with pytest.raises(BundleError, match="must be a bundle"):
+    with pytest.raises(BundleError, match="not a bundle"):
         read_bundle(tmp_path)
 
 
-def test_tampered_weights_are_refused(a_bundle):
+def test_tampered_missing_and_unlisted_files_are_refused(a_bundle):
     content = bytearray(a_bundle.weights_path.read_bytes())
-    content[-1] ^= 1
+    a_bundle.weights_path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ChecksumError, match="damaged"):
+        load_network(a_bundle)
     a_bundle.weights_path.write_bytes(content)
-    with pytest.raises(ChecksumError, match=r"model\.safetensors of bundle 'a-network' must have sha256"):
-        verify(a_bundle)
-
-
-def test_missing_weights_are_refused(a_bundle):
-    a_bundle.weights_path.unlink()
-    with pytest.raises(BundleError, match=r"must contain models/model\.safetensors"):
-        verify(a_bundle)
-
-
-def test_an_onnx_graph_without_a_checksum_is_refused(a_bundle):
     a_bundle.onnx_path.write_bytes(b"graph")
-    with pytest.raises(BundleError, match=r"must state the checksum of models/model\.onnx"):
-        verify(a_bundle)
-    assert ONNX not in a_bundle.sha256
+    with pytest.raises(BundleError, match="checksum"):
+        load_network(a_bundle)
+    a_bundle.onnx_path.unlink()
+    a_bundle.weights_path.unlink()
+    with pytest.raises(BundleError, match=r"model\.safetensors"):
+        load_network(a_bundle)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e30])
+def test_weights_that_are_not_finite_or_huge_are_refused(a_bundle, change_metadata, value):
+    path = a_bundle.weights_path
+    tensor = next(t for t in read_index(path).values() if t.dtype == "F32")
+    content = bytearray(path.read_bytes())
+    content[tensor.offset : tensor.offset + 4] = np.array(value, "<f4").tobytes()
+    path.write_bytes(content)
+    change_metadata(lambda d: d["vfm_transfer"]["sha256"].update({WEIGHTS: file_sha256(path)}))
+    with pytest.raises(BundleError, match="finite"):
+        verify(read_bundle(a_bundle.folder))
 
 
 def test_weights_are_stored_in_half_precision_when_asked(tmp_path):
@@ -218,7 +189,7 @@ def test_weights_are_stored_in_half_precision_when_asked(tmp_path):
 
 def test_weights_too_large_for_half_precision_are_refused_and_nothing_is_left(tmp_path):
     bundle = Bundle(tmp_path / "big", "big", "Big", "1.0.0", SMALL_SPECS["profound-classifier"])
-    with pytest.raises(BundleError, match="'w' must be finite in half precision"):
+    with pytest.raises(BundleError, match="finite"):
         write_bundle(bundle, {"w": torch.tensor([1e6])}, half=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -233,7 +204,7 @@ def test_weights_may_be_arrays(tmp_path):
 
 def test_an_existing_folder_is_kept_unless_it_may_be_replaced(a_bundle):
     weights = small_network("profound-classifier").state_dict()
-    with pytest.raises(OutputError, match="must not exist yet"):
+    with pytest.raises(OutputError, match="exist"):
         write_bundle(a_bundle, weights)
     newer = write_bundle(replace(a_bundle, version="2.0.0"), weights, overwrite=True)
     assert read_bundle(a_bundle.folder) == newer
@@ -248,27 +219,11 @@ def test_a_failed_replacement_keeps_the_old_bundle(a_bundle):
     assert [path.name for path in a_bundle.folder.parent.iterdir()] == ["a-network"]
 
 
-def test_a_truncated_file_of_weights_is_named(a_bundle):
-    content = a_bundle.weights_path.read_bytes()
-    a_bundle.weights_path.write_bytes(content[:-10])
-    with pytest.raises(BundleError, match="bytes by its header"):
+@pytest.mark.parametrize("spoil", [lambda c: c[:-10], lambda c: c[:5], lambda c: c[:8] + b"\xff" + c[9:]])
+def test_a_damaged_file_of_weights_is_refused(a_bundle, spoil):
+    a_bundle.weights_path.write_bytes(spoil(a_bundle.weights_path.read_bytes()))
+    with pytest.raises(BundleError, match="safetensors"):
         read_index(a_bundle.weights_path)
-    a_bundle.weights_path.write_bytes(content[:5])
-    with pytest.raises(BundleError, match="header is damaged"):
-        read_index(a_bundle.weights_path)
-
-
-def test_monai_runs_a_bundle_on_a_case(tmp_path, a_study):
-    config = pytest.importorskip("monai.bundle").ConfigParser()
-    bundle = make_bundle(tmp_path / "b", ANATOMY)
-    config.read_config(bundle.folder / "configs" / "inference.json")
-    config["bundle_root"], config["case"], config["output_dir"] = (
-        str(bundle.folder),
-        str(a_study),
-        str(tmp_path / "out"),
-    )
-    config.get_parsed_content("run")
-    assert (tmp_path / "out" / "result.json").is_file()
 
 
 def test_monai_reads_the_metadata_and_builds_and_runs_the_network(tmp_path):

