@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.notes import Note
 from VFMTransferLib.core.result import Lesion, Provenance, Result
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
@@ -36,7 +37,7 @@ def provenance(arm: str) -> Provenance:
         device="cpu",
         versions={"numpy": "2.4.6", "onnxruntime": "1.32.0"},
         seconds={"preprocess": 0.2, "network": 1.25},
-        notes=("The crop is centred on the image.",),
+        notes=(Note("crop", "The crop is centred on the image."),),
     )
 
 

@@ -10,6 +10,7 @@ from specs import MODELS
 
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.notes import Note
 from VFMTransferLib.core.placement import Prepared
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Sequence
@@ -106,7 +107,7 @@ class FakeSession:
     device: str = "cpu"
     precision: str = "fp32"
     versions: dict = field(default_factory=lambda: {"fake": "1"})
-    notes: tuple = ("A fake network.",)
+    notes: tuple = (Note("fake", "A fake network."),)
     seen: list = field(default_factory=list)
     takes_box: bool = False
 

@@ -99,7 +99,7 @@ class RadiologyTest(RadiologistsTest):
         self.assertTrue(self.ui.phaseAxisComboBox.visible)
         self.assertIn("is unknown", self.ui.phaseAxisNoteLabel.text)
         self.assertEqual(self.runBoth(), "done", self.failures)
-        notes = " ".join(self.logic.lastRun.arms[0].numbers["notes"])
+        notes = " ".join(note["text"] for note in self.logic.lastRun.arms[0].numbers["notes"])
         self.assertIn("left-right was assumed", notes)
         combo = self.ui.phaseAxisComboBox
         combo.setCurrentIndex(combo.findData("anterior-posterior"))
@@ -183,7 +183,7 @@ class DicomTest(RadiologistsTest):
         self.assertEqual(self.ui.phaseAxisNoteLabel.text, "DICOM states anterior-posterior.")
         self.assertEqual(self.runBoth(), "done", self.failures)
         numbers = self.logic.lastRun.arms[0].numbers
-        self.assertIn("as DICOM states", " ".join(numbers["notes"]))
+        self.assertIn("as DICOM states", " ".join(note["text"] for note in numbers["notes"]))
         found = {row["name"]: row for row in numbers["quality"]}
         self.assertEqual(found["dwi-high-b"]["value"], 1400.0)
 

@@ -35,7 +35,8 @@ from ..core.files import (
     text_of_cell,
     writing,
 )
-from ..core.result import TRAINED_NOTE, Result, warnings_in
+from ..core.notes import warning_text
+from ..core.result import TRAINED_NOTE, Result
 from ..core.terms import Sequence as ImageSequence
 from ..evaluation.comparison import compare, save_comparison
 from ..inference.options import AUTO, PredictOptions
@@ -159,7 +160,7 @@ class BatchCase:
             and options.runtime in (AUTO, model.runtime)
             and options.device in (AUTO, model.device)
             and precision == model.precision
-            and document.caveats == bundle.caveats
+            and document.caveats == bundle.caveat_notes
             and options.min_confidence(bundle) == model.min_confidence
             and (bundle.calibration is None or bundle.calibration.note in document.notes)
             and (model.gland_sha256 is None or model.gland_sha256 == self._gland_network_sha256)
@@ -466,7 +467,7 @@ def _numbers(result: ResultDocument) -> dict[str, Value]:
         values["expected_dice"] = result.estimate.dice
     task = TASKS.get(result.task)
     caution = "" if task is None else task.caution(result.estimate, result.withheld)
-    warning = " ".join(filter(None, (caution, warnings_in(result.notes))))
+    warning = " ".join(filter(None, (caution, warning_text(result.notes))))
     if warning or result.estimate is not None:
         values[WARNING] = warning
     if TRAINED_NOTE in result.notes:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from ..core.decoding import Limits, from_json, parse_json
 from ..core.errors import BundleError, ChecksumError, OutputError
 from ..core.files import OF_FILE_BROWSERS, atomic_file, atomic_folder, file_sha256, open_regular, read_small
+from ..core.notes import Note
 from ..core.terms import RESEARCH_USE, Arm, Code, is_phantom_name
 from ..encoders.base import ModelSpec
 from ..metrics.calibration import Calibration
@@ -121,7 +122,11 @@ class Bundle:
     description: str = "A network for prostate MRI."
     calibration: Calibration | None = None  # of a classifier, where it was fitted
     operating_point: OperatingPoint | None = None  # of a network that finds lesions, where it was chosen
-    caveats: tuple[str, ...] = ()  # sentences that each of its results bears
+    caveats: tuple[str, ...] = ()  # sentences that each of its results has as notes
+
+    @property
+    def caveat_notes(self) -> tuple[Note, ...]:
+        return tuple(Note("network-caveat", text, "caution") for text in self.caveats)
 
     @property
     def weights_path(self) -> Path:

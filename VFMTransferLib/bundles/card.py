@@ -68,7 +68,7 @@ def model_card(
         "Window": f"{' x '.join(map(str, grid.patch))} voxels (slices, rows, columns)",
         "Normalization": grid.normalization,
         "Output channels": ", ".join(spec.labels) or str(spec.head.out_channels),
-        **({} if bundle.calibration is None else {"Calibration": bundle.calibration.note}),
+        **({} if bundle.calibration is None else {"Calibration": bundle.calibration.note.text}),
         **({} if bundle.operating_point is None else {"Operating point": bundle.operating_point.note}),
         "Version": bundle.version,
         "License of the weights": bundle.license,

@@ -147,10 +147,10 @@ def _run_cohort(args: argparse.Namespace) -> None:
 
 def summary(result: Result) -> list[str]:
     """A result in lines for people."""
-    from ..core.result import warnings_in, without_warnings
+    from ..core.notes import texts, warning_text
     from ..tasks import TASKS
 
-    warning = warnings_in(result.provenance.notes)
+    warning = warning_text(result.provenance.notes)
     lines = [f"WARNING: {warning}"] if warning else []
     lines += [f"{name}: {volume_ml:.1f} ml" for name, volume_ml in result.volumes_ml.items()]
     lines += [] if result.gland is None else [f"{text}: {value}" for value, text in result.gland.lines]
@@ -169,4 +169,4 @@ def summary(result: Result) -> list[str]:
     lines += [f"image quality, {q.title}: {q.text} ({q.threshold})" for q in result.quality if q.is_met is False]
     probabilities: dict[str, Any] = {**result.class_probabilities, **result.derived_probabilities}
     lines += [f"{name}: {probability:.3f}" for name, probability in probabilities.items()]
-    return [*lines, *result.provenance.caveats, *without_warnings(result.provenance.notes)]
+    return [*lines, *texts((*result.provenance.caveats, *result.provenance.notes))]

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.notes import texts, warning_text
 from ..core.terms import RESEARCH_USE
 from .shared import (
     Commands,
@@ -45,16 +46,15 @@ def add_quality(commands: Commands) -> None:
 def run_quality(args: argparse.Namespace) -> None:
     if args.exported is None:
         require_images(args, args.case)
-    from ..core.result import warnings_in, without_warnings
     from ..radiology.quality import measure_quality
 
     case = given_case(args, args.case) if args.exported is None else _exported_case(args.exported)
     criteria = measure_quality(case, case.gland)
     if args.json:
-        found = {"quality": [asdict(found) for found in criteria], "notes": list(case.notes)}
+        found = {"quality": [asdict(found) for found in criteria], "notes": [asdict(note) for note in case.notes]}
         print_json({"case": case.id, "note": RESEARCH_USE, **found})
         return
-    warning = warnings_in(case.notes)
+    warning = warning_text(case.notes)
     lines = [f"WARNING: {warning}"] if warning else []
     lines += [
         f"{_MARKS[found.is_met]}: {found.title}: {found.text} ({found.threshold}; {found.source}). {found.sentence}"
@@ -62,7 +62,7 @@ def run_quality(args: argparse.Namespace) -> None:
     ]
     if case.gland is None:
         lines.append("Coverage of the prostate and the shift of diffusion need a mask of the prostate (--gland).")
-    print("\n".join([*lines, *without_warnings(case.notes), RESEARCH_USE]))
+    print("\n".join([*lines, *texts(case.notes), RESEARCH_USE]))
 
 
 def add_diffusion(commands: Commands) -> None:
@@ -108,7 +108,7 @@ def run_diffusion(args: argparse.Namespace) -> None:
         "problems": {int(problem): problem.words for problem in FitProblem},
         "region": "prostate" if gland is not None else "image",
         "shares": shares,
-        "notes": notes,
+        "notes": [asdict(note) for note in notes],
         "files": [f"{name}.nii.gz" for name in images],
     }
     with output_folder(args.output, (DIFFUSION_RECORD,)) as folder:
@@ -118,7 +118,9 @@ def run_diffusion(args: argparse.Namespace) -> None:
     where = "the prostate" if gland is not None else "the image"
     lines = [f"fitted: b {', '.join(f'{b:g}' for b in fit.b_values)} s/mm²"]
     lines += [f"poor fit in {_share_words(share)} of {where}: {words}" for words, share in shares.items()]
-    print_answer(args, {"output": str(args.output), **document}, [*lines, *notes, RESEARCH_USE, str(args.output)])
+    print_answer(
+        args, {"output": str(args.output), **document}, [*lines, *texts(notes), RESEARCH_USE, str(args.output)]
+    )
 
 
 def _share_words(share: float) -> str:

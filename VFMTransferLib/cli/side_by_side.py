@@ -14,8 +14,8 @@ from ..bundles.catalog import default_pair, find_bundle
 from ..core.case import Case
 from ..core.errors import BundleError, DatasetError, ImageError, VFMTransferError
 from ..core.files import name_on_disk
+from ..core.notes import texts
 from ..core.placement import within_roi
-from ..core.result import without_warnings
 from ..core.terms import Label, OnProgress
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
@@ -60,14 +60,14 @@ def compare_cases(args: argparse.Namespace, on_progress: OnProgress) -> tuple[di
             cohort = compare_cohort(comparison for comparison, _ in compared)
             save_cohort(cohort, folder)
             warnings = [line for case, cautions in cohort.cautions.items() for line in warning_lines(cautions, case)]
-            notes = [*dict.fromkeys(f"Note: {row.note}." for row in cohort.rows if row.note), *cohort.notes]
-            lines = [*warnings, *map(row_text, cohort.rows), *notes, *cohort.caveats, str(args.output)]
+            notes = [*dict.fromkeys(f"Note: {row.note}." for row in cohort.rows if row.note), *texts(cohort.notes)]
+            lines = [*warnings, *map(row_text, cohort.rows), *notes, *texts(cohort.caveats), str(args.output)]
             return cohort_document(cohort), lines
         comparison, page = next(_compared(args, pair, lambda case_id: folder, on_progress))
         lines = warning_lines(comparison.cautions)
         lines += measure_lines(comparison)
         document = comparison_document(comparison)
-        return document, [*lines, *without_warnings(document["notes"]), str(args.output / page.name)]
+        return document, [*lines, *texts((*comparison.case.notes, *comparison.notes)), str(args.output / page.name)]
 
 
 def measure_lines(comparison: Comparison) -> list[str]:

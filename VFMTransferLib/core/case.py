@@ -10,12 +10,13 @@ import numpy as np
 
 from .errors import MissingSequenceError
 from .measurements import Acquisition
+from .notes import Note
 from .terms import Sequence
 from .volume import Geometry, Volume
 
 MAX_ADC = 5000.0
 """In 1e-6 mm²/s; free water at 37 °C has 3000, so that more is no tissue."""
-UNREAD_PREFIX = "Not read: "  # of notes on what could be a sequence, and why it is none
+UNREAD = "not-read"  # code of notes on what could be a sequence, and why it is none
 _ROUNDING = 1e-3  # of a share that is interpolated
 
 
@@ -35,7 +36,7 @@ class Case:
     id: str
     volumes: dict[Sequence, Volume]
     gland: Volume | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[Note, ...] = field(default=())
     acquisitions: dict[Sequence, Acquisition] = field(default_factory=dict, compare=False)
     files: dict[Sequence, tuple[Path, ...]] = field(default_factory=dict, compare=False, repr=False)
     zones: dict[str, Volume] = field(default_factory=dict, compare=False)
@@ -60,7 +61,7 @@ class Case:
             raise MissingSequenceError(
                 f"Case '{self.id}' must contain {', '.join(wanted)}, but lacks {', '.join(lacking)} "
                 f"(it has {', '.join(self.sequences) or 'no image'}). Select an image for each."
-                + "".join(f" {note}" for note in self.notes if note.startswith(UNREAD_PREFIX))
+                + "".join(f" {note}" for note in self.notes if note.code == UNREAD)
             )
 
 

@@ -15,14 +15,17 @@ from scipy import ndimage
 
 from .case import Case
 from .errors import ImageError
+from .notes import Note
 from .terms import Label
 from .volume import Geometry, IntTriple, Triple, Volume, marked_voxels
 
 GAUSSIAN_SIGMA = 0.125
 SMALLEST_WEIGHT = 1e-3
-REFERENCE_NOTE = "The reference counts inside the region of interest only."
-RESTORED_NOTE = "The region of interest changes nothing here, since this network restores the whole image."
-RIM_NOTE = "The region of interest is larger than what the network sees; look at its rim yourself."
+REFERENCE_NOTE = Note("roi-reference", "The reference counts inside the region of interest only.")
+RESTORED_NOTE = Note(
+    "roi-unused", "The region of interest changes nothing here, since this network restores the whole image."
+)
+RIM_NOTE = Note("roi-rim", "The region of interest is larger than what the network sees; look at its rim yourself.")
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Prepared:
         starts: First voxel (z, y, x) of each window of `patch` (D, H, W); may lie outside the grid, where padding is.
         centered_on: `gland`, `region of interest`, `image`, or `whole volume`.
         limit: The voxels of the grid that are asked for; None for all that the windows cover.
-        notes: On how the windows were chosen, sentences.
+        notes: On how the windows were chosen.
     """
 
     array: np.ndarray
@@ -66,7 +69,7 @@ class Prepared:
     scales: tuple[ZScore, ...]
     centered_on: str
     limit: Bounds | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def box(self) -> tuple[IntTriple, IntTriple]:
@@ -300,8 +303,8 @@ def within_roi(case: Case, reference: Volume, roi: Volume) -> tuple[Case, Volume
     return replace(case, notes=(*case.notes, REFERENCE_NOTE)), confined
 
 
-def confined_note(roi: Volume) -> str:
-    return f"Nothing was marked outside the region of interest ({roi.volume_ml:.1f} ml)."
+def confined_note(roi: Volume) -> Note:
+    return Note("roi-confined", f"Nothing was marked outside the region of interest ({roi.volume_ml:.1f} ml).")
 
 
 def _inside(roi: Volume, grid: Geometry) -> np.ndarray:

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .measurements import DiceEstimate, GlandMeasurements, QualityCriterion
+from .notes import Note
 from .volume import Geometry, Volume
 
-WARNING_PREFIX = "WARNING: "  # of notes that must be read before a result
-
-TRAINED_NOTE = (
+TRAINED_NOTE = Note(
+    "trained-on-case",
     "A case of this name is among those that this network was trained or validated on. If it is this exam, the result "
-    "does not show what the network does on new ones."
+    "does not show what the network does on new ones.",
+    "caution",
 )
 
-GLAND_TRAINED_NOTE = (
+GLAND_TRAINED_NOTE = Note(
+    "gland-trained-on-case",
     "A case of this name is among those that the network that marked the gland was trained or validated on. If it is "
-    "this exam, new ones may have a worse outline, and results that rely on it."
+    "this exam, new ones may have a worse outline, and results that rely on it.",
 )
-
-
-def warnings_in(notes: Iterable[str]) -> str:
-    """The notes that must be read before a result, without their prefix, as sentences; empty without any."""
-    first, *more = [note.removeprefix(WARNING_PREFIX) for note in notes if note.startswith(WARNING_PREFIX)] or [""]
-    return " ".join([first, *(note[0].upper() + note[1:] for note in more)])
-
-
-def without_warnings(notes: Iterable[str]) -> list[str]:
-    """The other notes."""
-    return [note for note in notes if not note.startswith(WARNING_PREFIX)]
 
 
 @dataclass(frozen=True)
@@ -88,9 +78,9 @@ class Provenance:
         runtime, device, precision: For example `onnx`, `cpu`, `fp32`.
         versions: Of packages.
         seconds: Of each stage.
-        notes: What was decided on the way, in sentences.
+        notes: What was decided on the way.
         options: Crop, threshold (None is the network's own), only_cspca, phase_axis.
-        caveats: What must be known of any result of these weights, in sentences.
+        caveats: What must be known of any result of these weights.
         min_confidence: Of lesions: a place above the threshold whose largest probability is below it is no mark. None
             where each one is.
         gland_sha256: Of the weights of the network that searched the prostate for this one; None where none did.
@@ -105,9 +95,9 @@ class Provenance:
     precision: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     options: dict[str, str | float | bool | None] = field(default_factory=dict)
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[Note, ...] = ()
     min_confidence: float | None = None
     gland_sha256: str | None = None
 
@@ -116,7 +106,7 @@ class Provenance:
         """Whether a case of the result's name trained the network, as far as its bundle states."""
         return TRAINED_NOTE in self.notes
 
-    def with_notes(self, *notes: str) -> Provenance:
+    def with_notes(self, *notes: Note) -> Provenance:
         return replace(self, notes=(*self.notes, *notes))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core.case import Case
 from ..core.errors import GeometryError, ImageError, MissingSequenceError
+from ..core.notes import Note
 from ..core.placement import Bounds, Prepared, ZScore, centered_start, covered_box, shifted_starts, window_starts
 from ..core.terms import Sequence
 from ..core.volume import Geometry, IntTriple, Volume
@@ -24,8 +25,12 @@ CROPS = ("auto", "gland", "center")
 REGIONS = ("whole", "gland")
 REGION_MARGIN_MM = 5.0
 """Around the gland's box, since a lesion may bulge, and a mask be drawn narrowly. This project's own."""
-REGION_NOTE = "Only the prostate and what lies around it was looked at; nothing is known of what lies elsewhere."
-CUT_GLAND_NOTE = "A part of the prostate lies outside of what the network sees; nothing is known of that part."
+REGION_NOTE = Note(
+    "gland-region", "Only the prostate and what lies around it was looked at; nothing is known of what lies elsewhere."
+)
+CUT_GLAND_NOTE = Note(
+    "gland-cut", "A part of the prostate lies outside of what the network sees; nothing is known of that part."
+)
 ZSCORE_NONZERO, _, ZSCORE_GLAND = NORMALIZATIONS
 _ROUNDING = 1e-6  # of the mean magnitude: interpolation at a voxel of 0 gives up to 1e-9 of its neighbors
 
@@ -96,7 +101,7 @@ def prepare(
         # The others show nothing of the prostate, and would count as much.
         starts = tuple(start for start in starts if inside[start[0]].any())
     limit = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     if is_limited:
         around = bounds or Bounds.from_mask(mask, grid)  # type: ignore[arg-type]  # one of the two is there, see above
         covered = covered_box(grid.shape, starts, patch)

@@ -16,7 +16,8 @@ import numpy as np
 from ..core.case import Case
 from ..core.errors import BundleError, ImageError
 from ..core.files import atomic_file, spreadsheet_row, writing
-from ..core.result import TRAINED_NOTE, Result, warnings_in
+from ..core.notes import Note, warning_text
+from ..core.result import TRAINED_NOTE, Result
 from ..core.terms import RESEARCH_USE, Label
 from ..core.volume import Geometry, Volume
 from ..inference.estimate import with_agreement
@@ -55,9 +56,11 @@ COHORT_FORMAT = "vfm-transfer/cohort/1"
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 MIN_CASES = 2
-NO_LESION_NOTE = "Neither network marked a lesion, which does not rule one out."
-COHORT_TRAINED_NOTE = (
-    "A case of this name trained or validated a network. Where it is the same exam, leave it out of what you report."
+NO_LESION_NOTE = Note("no-lesion", "Neither network marked a lesion, which does not rule one out.")
+COHORT_TRAINED_NOTE = Note(
+    "trained-on-case",
+    "A case of this name trained or validated a network. Where it is the same exam, leave it out of what you report.",
+    "caution",
 )
 _MAX_NAMED = 10  # cases in a sentence
 _MAX_DRAWN = 2**21  # values that are held at once; how many changes no interval
@@ -82,7 +85,7 @@ class Comparison:
     segments: Segments | None = None  # both label maps in one vocabulary, for a segmentation
     true_class: str | None = None
     naive: dict[str, Volume] = field(default_factory=dict)  # output → naive image on its grid, where there is one
-    notes: tuple[str, ...] = ()  # caveats of the networks, and what was decided on the way
+    notes: tuple[Note, ...] = ()  # caveats of the networks, and what was decided on the way
     disagreement_count: int = 0  # of all regions, of which `disagreements` are the largest
 
     @property
@@ -108,7 +111,7 @@ class Comparison:
         """What it is about (`A`, `B`, `images`, `reference`) → what must be read before the results are looked at."""
         results = {"A": self.a, "B": self.b}
         found = {who: self.task.caution(one.estimate, one.is_withheld) for who, one in results.items()}
-        found |= {"images": warnings_in(self.case.notes), "reference": warnings_in(self.notes)}
+        found |= {"images": warning_text(self.case.notes), "reference": warning_text(self.notes)}
         return {who: sentence for who, sentence in found.items() if sentence}
 
     @property
@@ -123,7 +126,7 @@ class Comparison:
         return self.a.provenance.was_trained_on_name or self.b.provenance.was_trained_on_name
 
     @property
-    def caveats(self) -> tuple[str, ...]:
+    def caveats(self) -> tuple[Note, ...]:
         """What must be known of any result of these networks, each sentence once."""
         return tuple(dict.fromkeys((*self.a.provenance.caveats, *self.b.provenance.caveats)))
 
@@ -267,7 +270,7 @@ def _compare_images(case: Case, a: Result, b: Result, reference: Reference | Non
 
 def _compare_output(
     case: Case, a: Result, b: Result, output: str, reference: Volume | None, naive: Volume | None
-) -> tuple[tuple[Measure, ...], Volume | None, tuple[str, ...]]:
+) -> tuple[tuple[Measure, ...], Volume | None, tuple[Note, ...]]:
     """Measures of one output, its reference on the output's grid, and what was decided."""
     image = a.images[output]
     image.require_same_grid(b.images[output])
@@ -286,11 +289,11 @@ def _compare_output(
     elif naive is not None:
         shown[Between.NAIVE_REFERENCE] = naive
         title = task.naive_title[0].lower() + task.naive_title[1:]
-        notes += (f"Naive is {title}, made of the reference itself.",)
+        notes += (Note("naive", f"Naive is {title}, made of the reference itself."),)
     for between, candidate in shown.items():
         measures += image_measures(output, between, candidate, placed.volume, inside, span)
     if (left_out := 1 - measured.sum() / placed.covered.sum()) > 0:
-        notes += (f"{left_out:.0%} of the reference {task.unmeasured} and is left out against it.",)
+        notes += (Note("unmeasured", f"{left_out:.0%} of the reference {task.unmeasured} and is left out against it."),)
     return measures, placed.volume, notes + placed.notes
 
 
@@ -375,19 +378,19 @@ class Cohort:
     seed: int
     confidence: float = CONFIDENCE
     cautions: dict[str, dict[str, str]] = field(default_factory=dict)  # case → `Comparison.cautions`, if any
-    caveats: tuple[str, ...] = ()  # of the networks, each sentence once
+    caveats: tuple[Note, ...] = ()  # of the networks, each sentence once
     without_lesions: tuple[str, ...] = ()  # cases in which neither network marks one, of a task that finds lesions
     trained_on: tuple[str, ...] = ()  # cases of whose name one trained a network, see `Comparison.was_trained_on_name`
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[Note, ...]:
         """Sentences on cases that must not be read as the others."""
         found = {NO_LESION_NOTE: self.without_lesions, COHORT_TRAINED_NOTE: self.trained_on}
-        return tuple(self._note(sentence, case_ids) for sentence, case_ids in found.items() if case_ids)
+        return tuple(self._note(note, case_ids) for note, case_ids in found.items() if case_ids)
 
-    def _note(self, sentence: str, case_ids: tuple[str, ...]) -> str:
+    def _note(self, note: Note, case_ids: tuple[str, ...]) -> Note:
         named = ", ".join(case_ids[:_MAX_NAMED]) + (", …" if len(case_ids) > _MAX_NAMED else "")
-        return f"In {len(case_ids)} of {len(self.case_ids)} cases ({named}): {sentence}"
+        return replace(note, text=f"In {len(case_ids)} of {len(self.case_ids)} cases ({named}): {note}")
 
 
 def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
@@ -398,7 +401,7 @@ def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
     """
     case_ids: list[str] = []
     cautions: dict[str, dict[str, str]] = {}
-    caveats: dict[str, None] = {}
+    caveats: dict[Note, None] = {}
     without_lesions: list[str] = []
     trained_on: list[str] = []
     tasks = set()
@@ -502,7 +505,7 @@ def cohort_document(cohort: Cohort) -> dict[str, Any]:
         "confidence": cohort.confidence,
         "seed": cohort.seed,
         "cautions": cohort.cautions,
-        "caveats": list(cohort.caveats),
+        "caveats": [asdict(note) for note in cohort.caveats],
         "without_lesions": list(cohort.without_lesions),
         "trained_on": list(cohort.trained_on),
         "rows": [{key: _finite(value) for key, value in asdict(row).items()} for row in cohort.rows],
@@ -529,7 +532,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
             name: [asdict(lesion) for lesion in result.lesions]
             for name, result in (("a", comparison.a), ("b", comparison.b))
         },
-        "notes": [*comparison.case.notes, *comparison.notes],
+        "notes": [asdict(note) for note in (*comparison.case.notes, *comparison.notes)],
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -11,7 +11,8 @@ from scipy import ndimage
 
 from ..core.case import Case
 from ..core.errors import BundleError, GeometryError, ImageError
-from ..core.result import WARNING_PREFIX, Result
+from ..core.notes import Note
+from ..core.result import Result
 from ..core.terms import Label
 from ..core.volume import Geometry, Volume, share_within
 from ..inference.case_measurements import MIN_COVERED
@@ -33,9 +34,10 @@ MAX_DISAGREEMENTS = 25
 _FAR_BETTER = 0.2  # of a mean Dice, where two structures of a reference are exchanged; ours
 _LIKE = 0.5  # mean Dice from which a reference is of what A and B mark, whatever its size
 _UNLIKE = 0.1  # mean Dice below which it may be another exam's; both ours
-PART_NOTE = (
+PART_NOTE = Note(
+    "part",
     "Against the reference, overlap, distance and volume difference are of the part that it covers; the volumes of A "
-    "and B are whole."
+    "and B are whole.",
 )
 _KINDS = ("mean_difference", "mae", "psnr_db", "ssim")
 _NAMES = {Between.A: "A", Between.B: "B", Between.REFERENCE: "the reference"}
@@ -47,7 +49,7 @@ class Placed:
 
     volume: Volume
     covered: np.ndarray
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def place(reference: Volume, geometry: Geometry, interpolation: str, what: str = "The reference") -> Placed:
@@ -68,9 +70,14 @@ def place(reference: Volume, geometry: Geometry, interpolation: str, what: str =
     ways = f"from {reference.geometry} to {geometry}"
     if str(reference.geometry) == str(geometry):  # moved or turned by less than the words show
         ways = f"to the results' grid, from one of the same size {_apart_mm(reference.geometry, geometry):.2g} mm away"
-    notes = [f"{what} was resampled by position ({interpolation}) {ways}."]
+    notes = [Note("resampled", f"{what} was resampled by position ({interpolation}) {ways}.")]
     if not covered.all():
-        notes.append(f"{1 - covered.mean():.0%} of the grid lies outside the reference and is left out against it.")
+        notes.append(
+            Note(
+                "uncovered",
+                f"{1 - covered.mean():.0%} of the grid lies outside the reference and is left out against it.",
+            )
+        )
     return Placed(reference.resample_to(geometry, interpolation), covered, tuple(notes))
 
 
@@ -88,7 +95,7 @@ def _apart_mm(first: Geometry, second: Geometry) -> float:
 
 def reference_images(
     case: Case, result: Result, reference: Reference | None
-) -> tuple[dict[str, Volume], tuple[str, ...]]:
+) -> tuple[dict[str, Volume], tuple[Note, ...]]:
     """Output → its reference as the caller or the case gives it, in the output's unit, and what had to be decided.
 
     ImageError where one is a label map, a CT, or in no unit of an ADC where it should be one.
@@ -96,7 +103,7 @@ def reference_images(
     first = next(iter(result.images))
     if isinstance(reference, Volume):
         references, notes = checked_references({first: reference})
-        taken = (f"The reference is taken as that of {first}.",) if len(result.images) > 1 else ()
+        taken = (Note("reference", f"The reference is taken as that of {first}."),) if len(result.images) > 1 else ()
         return references, taken + notes
     if isinstance(reference, str):
         raise wrong_reference("an image, or images by output name", reference)
@@ -107,20 +114,22 @@ def reference_images(
         return checked_references(reference)
     measured_by = TASKS[result.task].measured_by
     if measured_by is not None and measured_by in case:
-        return {first: case[measured_by]}, (f"The case's own measured {measured_by.upper()} is the reference.",)
+        return {first: case[measured_by]}, (
+            Note("reference", f"The case's own measured {measured_by.upper()} is the reference."),
+        )
     return {}, ()
 
 
-def checked_references(references: Mapping[str, Volume]) -> tuple[dict[str, Volume], tuple[str, ...]]:
+def checked_references(references: Mapping[str, Volume]) -> tuple[dict[str, Volume], tuple[Note, ...]]:
     """References by output in the unit of what they are of, and what had to be decided; ImageError as above."""
     checked, notes = {}, []
     for output, volume in references.items():
         checked[output], more = checked_sequence(volume, sequence_of(output), f"reference of {output}")
-        notes += [f"Reference of {output}: {note}" for note in more]
+        notes += [replace(note, text=f"Reference of {output}: {note}") for note in more]
     return checked, tuple(notes)
 
 
-def regions_of(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def regions_of(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], tuple[Note, ...]]:
     """Masks (D, H, W) of where image measures are taken: everywhere, and in the gland where the case has a mask."""
     regions = {WHOLE: np.ones(geometry.shape, bool)}
     if case.gland is None:
@@ -193,7 +202,7 @@ class Segments:
     b: np.ndarray
     whole: bool  # whether all labels together are the prostate
     values: dict[str, int]  # A's own table name → value, which a reference may use as well
-    notes: tuple[str, ...] = ()  # what was left out
+    notes: tuple[Note, ...] = ()  # what was left out
 
     @property
     def structures(self) -> tuple[str, ...]:
@@ -214,13 +223,15 @@ def shared_segments(a: Result, b: Result) -> Segments:
     a.labels.require_same_grid(b.labels)
     tables = [{str(n): v for n, v in result.label_values.items() if v != BACKGROUND} for result in (a, b)]
     whole = all(TASKS[result.task].finds_gland and Label.PROSTATE in result.volumes_ml for result in (a, b))
-    names, notes = tuple(tables[0]), tuple[str, ...]()
+    names, notes = tuple(tables[0]), tuple[Note, ...]()
     if set(tables[0]) != set(tables[1]):
         both = " and ".join(", ".join(table) or "nothing" for table in tables)
         names = (str(Label.PROSTATE),) if whole else tuple(name for name in tables[0] if name in tables[1])
         if not names:
             raise BundleError(f"A and B must share a structure, but they mark {both}. Compare networks of one task.")
-        notes = (f"A and B mark different structures ({both}); only {', '.join(names)} is compared.",)
+        notes = (
+            Note("structures", f"A and B mark different structures ({both}); only {', '.join(names)} is compared."),
+        )
     maps = []
     for array, table in zip((a.labels.array, b.labels.array), tables, strict=True):
         shared = np.zeros(array.shape, np.uint8)
@@ -235,7 +246,7 @@ def shared_segments(a: Result, b: Result) -> Segments:
 
 def reference_segments(
     reference: np.ndarray, task: str, segments: Segments, label_values: dict[str, int] | None
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+) -> tuple[dict[str, np.ndarray], tuple[Note, ...]]:
     """Structure → mask of a reference's label map (D, H, W) on the grid of the results, and what had to be decided.
 
     `label_values` is the caller's table name → value; None to go by the values found, ImageError where these are
@@ -246,17 +257,17 @@ def reference_segments(
     if label_values is None:
         plain = find_task(task).plain_mask_label
         if plain is not None and plain in segments.names:
-            note = f"Every non-zero voxel of the reference (values {found or 'none'}) counts as {plain}."
+            text = f"Every non-zero voxel of the reference (values {found or 'none'}) counts as {plain}."
             if 1 in found:
-                note += " In masks that train, 1 is ISUP grade group 1, which is not clinically significant."
-            return {str(plain): reference != 0}, (note,)
+                text += " In masks that train, 1 is ISUP grade group 1, which is not clinically significant."
+            return {str(plain): reference != 0}, (Note("reference", text),)
         name = str(Label.PROSTATE) if segments.whole else segments.names[0]
         if not found:
-            return {name: reference != 0}, ("The reference is empty.",)
+            return {name: reference != 0}, (Note("reference", "The reference is empty."),)
         in_table = found[0] != 1 and found[0] in segments.values.values()  # 1 alone is how any plain mask is written
         if len(found) == 1 and not in_table and (segments.whole or len(segments.names) == 1):
             masks = {name: reference != 0}
-            note = f"The reference has one value and counts as a mask of the {name}."
+            note = Note("reference", f"The reference has one value and counts as a mask of the {name}.")
             return masks, (note, *_of_another(masks, segments))
         if not set(found) <= set(segments.values.values()):
             table = ", ".join(f"{value} {name}" for name, value in segments.values.items())
@@ -268,58 +279,71 @@ def reference_segments(
         if len(found) == 1:
             (name,) = (name for name, value in segments.values.items() if value == found[0])
             masks = {name: reference != 0}
-            note = f"The reference has the value {found[0]} alone, which is taken as {name}."
+            note = Note("reference", f"The reference has the value {found[0]} alone, which is taken as {name}.")
             return masks, (note, *_of_another(masks, segments))
         masks = _by_value(reference, segments, segments.values)
         taken = ", ".join(f"{value} {name}" for name, value in segments.values.items())
-        return masks | whole, (f"The reference's values are taken as {taken}.", *_exchanged(masks, segments))
+        return masks | whole, (
+            Note("reference", f"The reference's values are taken as {taken}."),
+            *_exchanged(masks, segments),
+        )
     known = dict.fromkeys((*segments.structures, *segments.values, *map(str, Label)))
     unknown = [name for name in label_values if name not in known]
     if unknown:
         raise ValueError(f"reference_labels must name {', '.join(known)}, but names {', '.join(unknown)}.")
     masks = _by_value(reference, segments, label_values)
     notes = [
-        f"The reference's {name} is not compared, since the results do not mark it."
+        Note("reference", f"The reference's {name} is not compared, since the results do not mark it.")
         for name in label_values
         if name not in masks and not segments.whole and name != Label.BACKGROUND
     ]
     zones = {Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE}
     names_all = Label.PROSTATE in label_values or zones <= set(label_values)
     if whole and not (names_all and set(found) <= set(label_values.values())):
-        notes.append("The reference's prostate is not known, since reference_labels names only a part of it.")
+        notes.append(
+            Note("reference", "The reference's prostate is not known, since reference_labels names only a part of it.")
+        )
         whole = {}
     return masks | whole, tuple(notes)
 
 
-def _exchanged(masks: Mapping[str, np.ndarray], segments: Segments) -> Iterator[str]:
+def _exchanged(masks: Mapping[str, np.ndarray], segments: Segments) -> Iterator[Note]:
     """A sentence for each two structures of a reference that agree far better with A and B the other way round."""
     for first, second in combinations(masks, 2):
         taken = _agreement(segments, {first: masks[first], second: masks[second]})
         swapped = _agreement(segments, {first: masks[second], second: masks[first]})
         if swapped - taken > _FAR_BETTER:
             yield (
-                f"{WARNING_PREFIX}the reference's {first} and {second} are probably exchanged: as its values are taken "
-                f"their mean Dice with A and B is {taken:.2f}, exchanged it would be {swapped:.2f}. Exchange the two "
-                "values in the reference, or name them (`reference_labels` of `compare` in Python)."
+                Note(
+                    "reference-swapped",
+                    f"the reference's {first} and {second} are probably exchanged: as its values are taken "
+                    f"their mean Dice with A and B is {taken:.2f}, exchanged it would be {swapped:.2f}. Exchange the "
+                    "two values in the reference, or name them (`reference_labels` of `compare` in Python).",
+                    "warning",
+                )
             )
 
 
-def _of_another(masks: Mapping[str, np.ndarray], segments: Segments) -> Iterator[str]:
+def _of_another(masks: Mapping[str, np.ndarray], segments: Segments) -> Iterator[Note]:
     """A sentence on a reference of one structure that agrees far better with another structure of A and B."""
     ((name, mask),) = masks.items()
     agreements = {structure: _agreement(segments, {structure: mask}) for structure in segments.structures}
     best = max(agreements, key=agreements.__getitem__)
     if agreements[best] - agreements.get(name, 0.0) > _FAR_BETTER:
         yield (
-            f"{WARNING_PREFIX}the reference is probably a mask of the {best}: its mean Dice with that of A and B is "
-            f"{agreements[best]:.2f}, and {agreements.get(name, 0.0):.2f} with their {name}, as which it is taken. "
-            "Give it the values of the results' labels, or name them (`reference_labels` of `compare` in Python)."
+            Note(
+                "reference-structure",
+                f"the reference is probably a mask of the {best}: its mean Dice with that of A and B is "
+                f"{agreements[best]:.2f}, and {agreements.get(name, 0.0):.2f} with their {name}, as which it is taken. "
+                "Give it the values of the results' labels, or name them (`reference_labels` of `compare` in Python).",
+                "warning",
+            )
         )
 
 
 def unlikely_reference(
     reference: Volume, masks: Mapping[str, np.ndarray], segments: Segments, geometry: Geometry
-) -> Iterator[str]:
+) -> Iterator[Note]:
     """Warnings on a reference that is cut off, or may be of another structure or exam.
 
     `masks` are its structures on the grid of the results, by name.
@@ -327,8 +351,12 @@ def unlikely_reference(
     inside = share_within(reference, geometry)
     if inside < MIN_COVERED:
         yield (
-            f"{WARNING_PREFIX}{1 - inside:.0%} of what the reference marks lies outside of the results' grid and is "
-            f"left out: all of it has {reference.volume_ml:.1f} ml. Check that it is of this exam."
+            Note(
+                "reference-outside",
+                f"{1 - inside:.0%} of what the reference marks lies outside of the results' grid and is "
+                f"left out: all of it has {reference.volume_ml:.1f} ml. Check that it is of this exam.",
+                "warning",
+            )
         )
     mask, (low, high) = masks.get(Label.PROSTATE), GLAND_ML
     if mask is None:
@@ -337,13 +365,21 @@ def unlikely_reference(
     agreement = _agreement(segments, {str(Label.PROSTATE): mask})
     if not low <= ml <= high and agreement < _LIKE:
         yield (
-            f"{WARNING_PREFIX}the reference's prostate has {ml:.1f} ml, and prostates have {low:.0f} to {high:.0f} ml; "
-            "check that it is one."
+            Note(
+                "reference-volume",
+                f"the reference's prostate has {ml:.1f} ml, and prostates have {low:.0f} to {high:.0f} ml; "
+                "check that it is one.",
+                "warning",
+            )
         )
     elif ml and agreement < _UNLIKE and (segments.a.any() or segments.b.any()):
         yield (
-            f"{WARNING_PREFIX}the reference's prostate hardly overlaps what A and B mark: its mean Dice with them is "
-            f"{agreement:.2f}. Check that it is of this exam."
+            Note(
+                "reference-overlap",
+                f"the reference's prostate hardly overlaps what A and B mark: its mean Dice with them is "
+                f"{agreement:.2f}. Check that it is of this exam.",
+                "warning",
+            )
         )
 
 

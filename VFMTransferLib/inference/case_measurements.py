@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ..core.case import Case
 from ..core.errors import ImageError
 from ..core.measurements import GlandMeasurements, QualityCriterion
+from ..core.notes import Note
 from ..core.result import Result
 from ..core.terms import Sequence
 from ..core.volume import Volume, share_within
@@ -16,10 +17,13 @@ from ..radiology.lesions import is_cut_off, measure_lesions
 from ..radiology.quality import measure_diffusion, measure_t2w
 from .findings import Findings, content_sha256
 
-NO_DENSITY_NOTE = "PSA density was not computed, since no mask of the prostate is known. Provide a mask of the gland."
-CUT_LEVELS_NOTE = (
+NO_DENSITY_NOTE = Note(
+    "no-density", "PSA density was not computed, since no mask of the prostate is known. Provide a mask of the gland."
+)
+CUT_LEVELS_NOTE = Note(
+    "cut-levels",
     "The prostate reaches the first or the last slice, so that a part of it may be missing: levels and sectors of "
-    "lesions are those of the part that is shown."
+    "lesions are those of the part that is shown.",
 )
 MIN_COVERED = 0.98  # of a mask by the T2w; with less it is measured on its own grid
 
@@ -63,7 +67,7 @@ class CaseMeasurements:
                 size, notes = self.gland(gland, known.source)
                 result = replace(_noted(result, *notes), gland=size)
             except ImageError as error:
-                result = _noted(result, f"The gland was not measured. {error}")
+                result = _noted(result, Note("gland-not-measured", f"The gland was not measured. {error}"))
         elif self._psa_ng_ml is not None:
             result = _noted(result, NO_DENSITY_NOTE)
         if result.lesions and result.labels is not None:
@@ -80,7 +84,7 @@ class CaseMeasurements:
             result = replace(_noted(result, *([CUT_LEVELS_NOTE] if is_cut else [])), lesions=lesions)
         return replace(result, quality=self._quality(gland))
 
-    def gland(self, mask: Volume, source: str) -> tuple[GlandMeasurements, tuple[str, ...]]:
+    def gland(self, mask: Volume, source: str) -> tuple[GlandMeasurements, tuple[Note, ...]]:
         """The gland's size, measured along the axes of a T2w that covers it, else along its own, and notes on it.
 
         Raises:
@@ -89,9 +93,14 @@ class CaseMeasurements:
         grid = self.case.volumes.get(Sequence.T2W, mask).geometry
         on_grid = mask.resample_to(grid, "nearest")
         covered = share_within(mask, grid)
-        notes: tuple[str, ...] = ()
+        notes: tuple[Note, ...] = ()
         if covered < MIN_COVERED:
-            notes = (f"t2w covers only {covered:.0%} of the prostate's mask, which was measured on its own grid.",)
+            notes = (
+                Note(
+                    "gland-grid",
+                    f"t2w covers only {covered:.0%} of the prostate's mask, which was measured on its own grid.",
+                ),
+            )
         measured = on_grid if on_grid.array.any() and not notes else mask
         return measure_gland(measured, source, self._psa_ng_ml), (*notes, *GlandFrame.from_mask(measured).notes)
 
@@ -106,5 +115,5 @@ class CaseMeasurements:
         )
 
 
-def _noted(result: Result, *notes: str) -> Result:
+def _noted(result: Result, *notes: Note) -> Result:
     return replace(result, provenance=result.provenance.with_notes(*notes))

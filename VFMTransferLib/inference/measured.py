@@ -17,6 +17,7 @@ from ..bundles.bundle import Bundle
 from ..core.errors import OutOfMemoryError, OutputError, RuntimeUnavailableError
 from ..core.files import atomic_file, cache_folder
 from ..core.machine import cpu_name, nvidia_gpus
+from ..core.notes import Note
 from ..encoders.inputs import prepare
 from ..phantom import make_phantom
 from ..tasks import task_of
@@ -69,7 +70,7 @@ def agreement(bundle: Bundle, exact: np.ndarray, found: np.ndarray) -> float:
 
 def require_precision(
     bundle: Bundle, runtime: str, version: str, device: str, precision: str, run: Run, exact: Run
-) -> str:
+) -> Note:
     """A note on how far a network in less precision agrees with fp32 on the check input.
 
     Measured at the first use of a bundle on a device, then kept.
@@ -92,7 +93,7 @@ def require_precision(
             f"Bundle '{bundle.name}' in {precision} on device '{device}' must agree with fp32 to {MIN_AGREEMENT:g} on "
             f"the check phantom, but does so to {found:.3f} only. Choose fp32."
         )
-    return f"In {precision} the network agrees with fp32 to {found:.4f} on the check phantom."
+    return Note("precision", f"In {precision} the network agrees with fp32 to {found:.4f} on the check phantom.")
 
 
 def measure_devices(

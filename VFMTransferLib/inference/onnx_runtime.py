@@ -15,6 +15,7 @@ from ..bundles.bundle import Bundle
 from ..core.errors import BundleError, OutOfMemoryError, RuntimeUnavailableError
 from ..core.files import cache_folder, plain_text
 from ..core.machine import usable_cores
+from ..core.notes import Note
 from ..encoders.base import BOX
 from .runtimes import Session, raise_if_memory
 
@@ -64,7 +65,7 @@ PROVIDERS: dict[str, Provider] = {
 AUTO_ORDER = ("cuda", "openvino", "coreml", "cpu")
 
 
-def open_onnx(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -> Session:
+def open_onnx(bundle: Bundle, device: str, precision: str, notes: tuple[Note, ...]) -> Session:
     """Load the graph onto a device; see `runtimes.open_session`."""
     import onnxruntime
 
@@ -72,11 +73,11 @@ def open_onnx(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...
         return _open(bundle, device, precision, notes)
     for candidate in candidates(bundle, precision):
         try:
-            return _open(bundle, candidate, precision, (*notes, f"Device {candidate} was chosen."))
+            return _open(bundle, candidate, precision, (*notes, Note("device", f"Device {candidate} was chosen.")))
         except (RuntimeUnavailableError, OutOfMemoryError) as error:
             if candidate == "cpu":
                 raise
-            notes = (*notes, f"Device {candidate} was passed over: {error}")
+            notes = (*notes, Note("device", f"Device {candidate} was passed over: {error}"))
     raise RuntimeUnavailableError(
         f"Precision {precision} is for no device of onnxruntime {onnxruntime.__version__} here. Choose fp32."
     )
@@ -144,7 +145,7 @@ def _limit_s() -> float:
     return wanted
 
 
-def _open(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -> Session:
+def _open(bundle: Bundle, device: str, precision: str, notes: tuple[Note, ...]) -> Session:
     import onnxruntime
 
     reason = unavailable_reason(device)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..bundles.bundle import Bundle
 from ..core.case import Case
 from ..core.measurements import PHASE_AXES, checked_psa
+from ..core.notes import Note
 from ..core.terms import Sequence
 from ..core.volume import Volume
 from ..encoders.inputs import CROPS, REGIONS
@@ -15,7 +16,7 @@ from ..encoders.inputs import CROPS, REGIONS
 AUTO = "auto"
 # Ways of the patient's axes, against and along them.
 _WAYS = {"left-right": ("the right", "the left"), "anterior-posterior": ("the front", "the back")}
-_STATED_AXIS = "Diffusion was encoded along {}"
+AXIS_STATED = "phase-axis-stated"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class PredictOptions:
         point = bundle.operating_point
         return None if point is None or self.threshold is not None else point.min_confidence
 
-    def predicts_as(self, recorded: Mapping[str, object], notes: Iterable[str] | None = None) -> bool:
+    def predicts_as(self, recorded: Mapping[str, object], notes: Iterable[Note] | None = None) -> bool:
         """Whether these options predict what those predicted that `result.json` records.
 
         Args:
@@ -90,22 +91,28 @@ class PredictOptions:
         """
         axis = recorded.get("phase_axis")
         if self.phase_axis == AUTO and axis in PHASE_AXES:
-            stated = _STATED_AXIS.format(axis)
-            was_found = notes is None or axis == next(iter(PHASE_AXES)) or any(n.startswith(stated) for n in notes)
+            was_found = notes is None or axis == next(iter(PHASE_AXES)) or any(n.code == AXIS_STATED for n in notes)
             axis = AUTO if was_found else axis
         return {**recorded, "phase_axis": axis} == self.recorded
 
 
-def resolve_phase_axis(case: Case, chosen: str) -> tuple[str, str]:
+def resolve_phase_axis(case: Case, chosen: str) -> tuple[str, Note | None]:
     """Along which axis diffusion is distorted, and a sentence on how that is known; empty where the user chose it."""
     if chosen != AUTO:
-        return chosen, ""
+        return chosen, None
     about = case.acquisitions.get(Sequence.HBV) or case.acquisitions.get(Sequence.ADC)
     if about is not None and about.phase_axis is not None:
         way = ""
         if about.is_phase_positive is not None:
             way = f", toward {_WAYS[about.phase_axis][about.is_phase_positive]} by the vendor's polarity"
-        return about.phase_axis, f"{_STATED_AXIS.format(about.phase_axis)}{way}, as DICOM states."
+        return about.phase_axis, Note(
+            AXIS_STATED, f"Diffusion was encoded along {about.phase_axis}{way}, as DICOM states."
+        )
     return next(iter(PHASE_AXES)), (
-        "The phase-encoding axis is unknown; left-right was assumed. Run again with the correct axis if that is wrong."
+        Note(
+            "phase-axis-assumed",
+            "The phase-encoding axis is unknown; left-right was assumed. Run again with the correct axis if that is "
+            "wrong.",
+            "caution",
+        )
     )

@@ -25,6 +25,7 @@ from ..core.errors import (
     is_out_of_memory,
 )
 from ..core.machine import available_bytes
+from ..core.notes import Note
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared, most_severe
 from ..core.result import GLAND_TRAINED_NOTE, TRAINED_NOTE, Provenance, Result
 from ..core.terms import Arm, Label, OnProgress, Sequence
@@ -47,15 +48,18 @@ from .runtimes import Session, open_session
 from .windows import infer
 
 OpenNetwork = Callable[[Bundle], Session]
-_MadeInput = tuple[Prepared, tuple[str, ...]]  # and notes
+_MadeInput = tuple[Prepared, tuple[Note, ...]]  # and notes
 
 _DRAWN = "as given"
 ZONE_LABELS = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
-SECOND_PASS_NOTE = (
-    "The prostate reached the edge of the middle crop, so the network looked a second time, around what it had found."
+SECOND_PASS_NOTE = Note(
+    "second-pass",
+    "The prostate reached the edge of the middle crop, so the network looked a second time, around what it had found.",
 )
-NOTHING_MARKED_NOTE = "The threshold, and the choice of cancer grades, were not used: this network marks nothing."
-ONE_PASS_NOTE = "The network saw the whole volume in one pass, as its authors run it."
+NOTHING_MARKED_NOTE = Note(
+    "options-unused", "The threshold, and the choice of cancer grades, were not used: this network marks nothing."
+)
+ONE_PASS_NOTE = Note("one-pass", "The network saw the whole volume in one pass, as its authors run it.")
 PROCESSOR_DEVICES = ("cpu", "openvino", "openvino:CPU")
 GIB = 2**30
 _PASS_SHARE = 0.7  # of the free memory that one pass may take, by an estimate that is rough
@@ -124,7 +128,7 @@ class FoundAnatomy:
         is_trained_on_name: Whether a case of this one's name trained the network, as far as its bundle states.
     """
 
-    note: str
+    note: Note | None
     labels: Volume | None = None
     zones: dict[str, Volume] = field(default_factory=dict)
     bundle: str = ""
@@ -133,8 +137,8 @@ class FoundAnatomy:
     is_trained_on_name: bool = False
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        return tuple(filter(None, (self.note, GLAND_TRAINED_NOTE if self.is_trained_on_name else "")))
+    def notes(self) -> tuple[Note, ...]:
+        return tuple(filter(None, (self.note, GLAND_TRAINED_NOTE if self.is_trained_on_name else None)))
 
 
 class CasePredictor:
@@ -204,12 +208,12 @@ class CasePredictor:
                 if not one_pass:
                     raise
                 prepared, notes = self._prepare(bundle.spec, anatomy, one_pass=False)
-                why = f"The whole volume was seen by windows, since one pass failed. {error}"
+                why = Note("windows", f"The whole volume was seen by windows, since one pass failed. {error}")
                 result = self._run_passes(bundle, session, prepared, (*notes, why), clock, anatomy)
             with clock.stage("postprocess"):
                 self._keep_anatomy(bundle, result)
                 result = self._measurements.add_to(result, self._known_gland(result, task_of(bundle.spec), anatomy))
-        trained: tuple[str, ...] = (TRAINED_NOTE,) if bundle.was_trained_on(self.case.id) else ()
+        trained: tuple[Note, ...] = (TRAINED_NOTE,) if bundle.was_trained_on(self.case.id) else ()
         trained += (GLAND_TRAINED_NOTE,) if anatomy is not None and anatomy.is_trained_on_name else ()
         source = replace(
             result.provenance.with_notes(*trained),
@@ -222,11 +226,11 @@ class CasePredictor:
     def locate_gland(self) -> FoundAnatomy:
         """The prostate by the case's own mask, else as the shipped pretrained network marks it; found once a case."""
         if self._drawn_gland is not None:
-            return FoundAnatomy("", self._drawn_gland)
+            return FoundAnatomy(None, self._drawn_gland)
         self._anatomy = self._anatomy or self._find_anatomy(lambda fraction: None)
         return self._anatomy
 
-    def _one_pass(self, spec: ModelSpec, session: Session) -> tuple[bool, tuple[str, ...]]:
+    def _one_pass(self, spec: ModelSpec, session: Session) -> tuple[bool, tuple[Note, ...]]:
         """Whether a network that its authors run on the whole volume at once does so here, and a note on it.
 
         On a processor the estimate must fit: a system that has promised more memory than it has ends the process.
@@ -240,8 +244,11 @@ class CasePredictor:
         if session.device in PROCESSOR_DEVICES and needed > _PASS_SHARE * free:
             have = f"of {free / GIB:.1f} GiB free memory {_PASS_SHARE:.0%} may be taken"
             return False, (
-                "The whole volume was seen by windows, which a network with global normalization sees differently: "
-                f"one pass takes about {needed / GIB:.1f} GiB, and {have}.",
+                Note(
+                    "windows",
+                    "The whole volume was seen by windows, which a network with global normalization sees differently: "
+                    f"one pass takes about {needed / GIB:.1f} GiB, and {have}.",
+                ),
             )
         return True, (ONE_PASS_NOTE,)
 
@@ -268,7 +275,7 @@ class CasePredictor:
 
     def _prepare(
         self, spec: ModelSpec, anatomy: FoundAnatomy | None, one_pass: bool
-    ) -> tuple[Prepared, tuple[str, ...]]:
+    ) -> tuple[Prepared, tuple[Note, ...]]:
         """A network's input, and sentences on how it was made; what was made before is not made again."""
         crop, region = self.options.crop, self.options.region
         made_from = (tuple(self._images.items()), self._masks, crop, region, None if anatomy is None else anatomy.key)
@@ -278,9 +285,9 @@ class CasePredictor:
 
     def _make_input(
         self, spec: ModelSpec, anatomy: FoundAnatomy | None, one_pass: bool
-    ) -> tuple[Prepared, tuple[str, ...]]:
+    ) -> tuple[Prepared, tuple[Note, ...]]:
         gland = self._drawn_gland if anatomy is None else anatomy.labels
-        notes = [] if anatomy is None else [anatomy.note]
+        notes = [] if anatomy is None or anatomy.note is None else [anatomy.note]
         crop, roi, region = self.options.crop, self.options.roi, self.options.region
         case, task = self.case, task_of(spec)
         if task.finds_gland and crop == AUTO and not needs_gland(spec, crop, roi):
@@ -296,10 +303,15 @@ class CasePredictor:
     def _find_anatomy(self, on_part: Callable[[float], None]) -> FoundAnatomy:
         """The prostate as the shipped pretrained network marks it."""
         if Sequence.T2W not in self.case:
-            return FoundAnatomy("The gland could not be looked for, since the case has no t2w.")
+            return FoundAnatomy(Note("gland-search", "The gland could not be looked for, since the case has no t2w."))
         bundle = gland_network()
         if bundle is None:
-            return FoundAnatomy("The gland could not be looked for, since no gland segmentation bundle is installed.")
+            return FoundAnatomy(
+                Note(
+                    "gland-search",
+                    "The gland could not be looked for, since no gland segmentation bundle is installed.",
+                )
+            )
         key = self._anatomy_key(bundle)
         found = self._findings.recall(key, lambda: self._mark_anatomy(bundle, on_part), FoundAnatomy)
         # What is kept is of the images, whatever the case is called.
@@ -330,13 +342,13 @@ class CasePredictor:
     def _as_anatomy(self, bundle: Bundle, anatomy: Result) -> FoundAnatomy:
         """What a search for the prostate found, by the network's result."""
         if anatomy.labels is None or not anatomy.labels.array.any():
-            none = f"Bundle '{bundle.name}' was asked for the gland and marked none."
+            none = Note("gland-search", f"Bundle '{bundle.name}' was asked for the gland and marked none.")
             return FoundAnatomy(none, key=self._anatomy_key(bundle), sha256=bundle.weights_sha256)
         found_ml = anatomy.labels.volume_ml
-        note = f"The gland was marked by bundle '{bundle.name}' ({found_ml:.1f} ml), since no mask was given."
+        text = f"The gland was marked by bundle '{bundle.name}' ({found_ml:.1f} ml), since no mask was given."
         if anatomy.estimate is not None and anatomy.estimate.is_low:
-            note += f" {anatomy.estimate.warning}"
-        note = " ".join((note, *bundle.caveats))
+            text += f" {anatomy.estimate.warning}"
+        note = Note("gland-search", " ".join((text, *bundle.caveats)))
         key, sha256 = self._anatomy_key(bundle), bundle.weights_sha256
         return FoundAnatomy(note, anatomy.labels, _zones(anatomy), bundle.name, key, sha256)
 
@@ -353,7 +365,7 @@ class CasePredictor:
         bundle: Bundle,
         session: Session,
         prepared: Prepared,
-        notes: tuple[str, ...],
+        notes: tuple[Note, ...],
         clock: _StageClock,
         anatomy: FoundAnatomy | None = None,
     ) -> Result:
@@ -371,7 +383,7 @@ class CasePredictor:
         bundle: Bundle,
         session: Session,
         prepared: Prepared,
-        notes: tuple[str, ...],
+        notes: tuple[Note, ...],
         clock: _StageClock,
         anatomy: FoundAnatomy | None,
     ) -> Result:
@@ -434,13 +446,14 @@ class _ClassesBySlice:
         return prepared.center_mm(start)
 
 
-def _decided_note(decided_at_mm: Triple, prepared: Prepared, reference: Sequence) -> str:
+def _decided_note(decided_at_mm: Triple, prepared: Prepared, reference: Sequence) -> Note:
     """Which slice of the reference sequence decided, as pages count them: from the feet."""
     grid = prepared.reference.to_nearest_lps()
     number = grid.nearest_voxel(decided_at_mm)[2] + 1
-    return (
+    return Note(
+        "deciding-slice",
         f"The classes are those of slice {number} of {grid.size[2]} of {reference}, counted from the feet: the most "
-        f"suspicious of the {len(prepared.starts)} slices that the network saw."
+        f"suspicious of the {len(prepared.starts)} slices that the network saw.",
     )
 
 
@@ -531,8 +544,8 @@ class _StageClock:
         self._on_progress(name, self._done)
 
 
-def _centered(prepared: Prepared) -> str:
-    return f"The input window was centered on: {prepared.centered_on}."
+def _centered(prepared: Prepared) -> Note:
+    return Note("window-center", f"The input window was centered on: {prepared.centered_on}.")
 
 
 def gland_network() -> Bundle | None:
@@ -565,5 +578,5 @@ def _provenance(bundle: Bundle, session: Session) -> Provenance:
         precision=session.precision,
         versions={**versions, **session.versions},
         notes=tuple(session.notes),
-        caveats=bundle.caveats,
+        caveats=bundle.caveat_notes,
     )

@@ -17,6 +17,7 @@ from ..bundles.bundle import Bundle, verify
 from ..bundles.metadata import ONNX
 from ..core.errors import OutOfMemoryError, RuntimeUnavailableError, is_out_of_memory
 from ..core.machine import missing_reason, resident_bytes
+from ..core.notes import Note
 from .findings import Findings
 
 RUNTIMES = ("auto", "onnx", "torch")
@@ -43,7 +44,7 @@ class Session:
     device: str
     precision: str
     versions: dict[str, str]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     forward: Callable[[list[np.ndarray], np.ndarray | None], np.ndarray]
     takes_box: bool = False
 
@@ -120,7 +121,7 @@ def _checked(session: Session) -> Session:
     return replace(session, notes=(*session.notes, require_precision(bundle, *how, session.run, exact)))
 
 
-def choose_runtime(bundle: Bundle, runtime: str, device: str) -> tuple[str, tuple[str, ...]]:
+def choose_runtime(bundle: Bundle, runtime: str, device: str) -> tuple[str, tuple[Note, ...]]:
     """Which runtime serves, and a sentence about it where it was ours to choose.
 
     Raises:
@@ -133,10 +134,10 @@ def choose_runtime(bundle: Bundle, runtime: str, device: str) -> tuple[str, tupl
         return runtime, ()
     no_onnx = onnx_unavailable_reason(bundle, device)
     if not no_onnx:
-        return "onnx", ("ONNX Runtime was chosen: it is installed, and the bundle has an ONNX graph.",)
+        return "onnx", (Note("runtime", "ONNX Runtime was chosen: it is installed, and the bundle has an ONNX graph."),)
     no_torch = torch_unavailable_reason(device)
     if not no_torch:
-        return "torch", (f"PyTorch was chosen, not ONNX Runtime: {no_onnx}",)
+        return "torch", (Note("runtime", f"PyTorch was chosen, not ONNX Runtime: {no_onnx}"),)
     raise RuntimeUnavailableError(
         f"Device '{device}' cannot be used here. ONNX Runtime: {no_onnx} PyTorch: {no_torch}"
         if device != "auto"

@@ -11,6 +11,7 @@ import torch
 from ..bundles.bundle import Bundle
 from ..bundles.weights import load_network
 from ..core.errors import RuntimeUnavailableError
+from ..core.notes import Note
 from ..encoders.base import BOX, family_of
 from ..encoders.convolutions import accelerate
 from .runtimes import Session
@@ -18,11 +19,11 @@ from .runtimes import Session
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def open_torch(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -> Session:
+def open_torch(bundle: Bundle, device: str, precision: str, notes: tuple[Note, ...]) -> Session:
     """Load the network onto a device; see `runtimes.open_session`."""
     place = choose_device(device)
     if device == "auto":
-        notes = (*notes, f"Device {place} was chosen.")
+        notes = (*notes, Note("device", f"Device {place} was chosen."))
     precision = "fp32" if precision == "auto" else precision
     _check_precision(place, precision)
     network = accelerate(load_network(bundle)).to(place)

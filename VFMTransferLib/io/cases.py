@@ -24,6 +24,7 @@ from ..core.errors import (
 )
 from ..core.files import given_name, plain_text
 from ..core.measurements import Acquisition
+from ..core.notes import Note
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume
 from . import dicom
@@ -136,7 +137,7 @@ def read_case(
                 f"The images must belong to one exam, but {mixed}. Select images of one exam; if you know that these "
                 "belong together, add --allow-mixed-exams."
             )
-        notes.append(f"Not one exam: {mixed}. They were taken together as asked.")
+        notes.append(Note("mixed-exams", f"Not one exam: {mixed}. They were taken together as asked."))
     mask = found.gland if gland is None else _read_gland(Path(gland))
     volumes = {role: volumes[role] for role in Sequence if role in volumes}
     shared = require_sensible(found.id, volumes, mask)
@@ -163,7 +164,7 @@ def read_case_for(needed: Collection[Sequence], path: str | Path | None = None, 
             raise
         case, left_out = _read_without(spare, path, **given)
     # Without the reason, which names files.
-    note = f"Left out, since it could not be read whole and is not needed: {', '.join(left_out)}."
+    note = Note("left-out", f"Left out, since it could not be read whole and is not needed: {', '.join(left_out)}.")
     log.info(note)
     return replace(case, notes=(*case.notes, note))
 
@@ -204,21 +205,25 @@ def _find(
     by_name = {role: file for role in Sequence if role in wanted and (file := _only_file(role, files))}
     sources |= by_name
     volumes: dict[Sequence, Volume] = {}
-    notes: list[str] = []
+    notes: list[Note] = []
     exams: dict[Sequence, frozenset[Exam]] = {}
     files_of: dict[Sequence, tuple[Path, ...]] = {}
     acquisitions: dict[Sequence, Acquisition] = {}
     gland = None
     if Sequence.HBV in wanted and Sequence.HBV not in sources and (file := _only_file(DWI, files)):
         image = read_image(file)
-        note = "The diffusion file has no b values and was not used; if it is the high-b image, select it as such."
+        note = Note(
+            "high-b",
+            "The diffusion file has no b values and was not used; if it is the high-b image, select it as such.",
+        )
         if is_series(image):
-            volume, note = high_b_of_file(file, image)
+            volume, text = high_b_of_file(file, image)
+            note = Note("high-b", text)
             volumes[Sequence.HBV], _ = checked_sequence(volume, Sequence.HBV, file.name)
         notes.append(note)
     if not by_name and not volumes and (study := dicom.read_study(path, wanted, allow_mixed)):
         case_id = study.id
-        notes += [*(series.note for series in study.series.values()), *study.notes]
+        notes += [*(Note("series", series.note) for series in study.series.values()), *study.notes]
         for role, series in study.series.items():
             checked = with_checked_voxels(series.volume, f"{role} series")
             volumes[role], decided = checked_sequence(checked, role, f"{role} series")
@@ -228,10 +233,13 @@ def _find(
     glands = candidates_for(GLAND, files) if with_gland else []
     if len(glands) == 1:
         gland = _read_gland(glands[0])
-        notes.append("Gland mask: the file that is named so in the case's folder.")
+        notes.append(Note("gland-mask", "Gland mask: the file that is named so in the case's folder."))
     elif glands:
         notes.append(
-            f"{len(glands)} files could be the gland mask; none was used. Keep one of them, or select it yourself."
+            Note(
+                "gland-mask",
+                f"{len(glands)} files could be the gland mask; none was used. Keep one of them, or select it yourself.",
+            )
         )
     return Case(case_id, volumes, gland, tuple(notes), acquisitions, files_of), exams
 
@@ -246,7 +254,9 @@ def _only_file(role: str, files: list[Path]) -> Path | None:
     return candidates[0] if candidates else None
 
 
-def _read_source(role: Sequence, sources: Mapping[Sequence, Path]) -> tuple[Volume, list[str], dicom.ReadSeries | None]:
+def _read_source(
+    role: Sequence, sources: Mapping[Sequence, Path]
+) -> tuple[Volume, list[Note], dicom.ReadSeries | None]:
     """Read one named input, whose values must be those of its sequence."""
     path = sources[role]
     volume, notes, series = _read_values(path, role)
@@ -261,19 +271,19 @@ def _read_source(role: Sequence, sources: Mapping[Sequence, Path]) -> tuple[Volu
     return volume, [*notes, *more], series
 
 
-def _read_values(path: Path, role: Sequence) -> tuple[Volume, list[str], dicom.ReadSeries | None]:
+def _read_values(path: Path, role: Sequence) -> tuple[Volume, list[Note], dicom.ReadSeries | None]:
     """Read an image file, the DICOM series in a folder, or the DICOM series that a file belongs to."""
     if _is_dicom(path):
         series = dicom.read_series(path, role)
-        return with_checked_voxels(series.volume, path.name), [series.note], series
+        return with_checked_voxels(series.volume, path.name), [Note("series", series.note)], series
     image = read_image(path)
     if role is Sequence.HBV and is_series(image):
         volume, note = high_b_of_file(path, image)
-        return volume, [note], None
+        return volume, [Note("high-b", note)], None
     return to_volume(image, path.name, str(role)), [], None
 
 
-def read_diffusion(path: Path) -> tuple[dict[float, Volume], list[str]]:
+def read_diffusion(path: Path) -> tuple[dict[float, Volume], list[Note]]:
     """A measured diffusion series by b value: a 4D file with its `.bval`, or a folder of DICOM files; and notes on it.
 
     Raises:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.case import UNREAD_PREFIX
+from ..core.case import UNREAD
 from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError, MixedExamsError
 from ..core.files import open_regular
 from ..core.measurements import Acquisition
+from ..core.notes import Note
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume
 from .acquisition import acquisition_of, with_b_values, with_planes
@@ -124,7 +125,7 @@ class Study:
 
     id: str
     series: dict[MRSequence, ReadSeries]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = False) -> Study | None:
@@ -157,15 +158,21 @@ def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = F
     axial = [s for s in series if s.is_axial_mr and not s.is_reconstructed]
     read = {role: found for role in MRSequence if role in wanted and (found := _read_role(axial, role))}
     unread = [
-        f"{UNREAD_PREFIX}a series that could be {role} is synthetic, made by an algorithm and not measured; to use it "
-        f"all the same, name it with --{role}."
+        Note(
+            UNREAD,
+            f"Not read: a series that could be {role} is synthetic, made by an algorithm and not measured; to use it "
+            f"all the same, name it with --{role}.",
+        )
         for role in MRSequence
         if role in wanted
         and role not in read
         and any(s.is_axial_mr and s.is_synthetic and _is(s, role) for s in series)
     ]
     unread += [
-        f"{UNREAD_PREFIX}{s.shown} is multi-frame (enhanced). Export it as single-frame images, or convert it."
+        Note(
+            UNREAD,
+            f"Not read: {s.shown} is multi-frame (enhanced). Export it as single-frame images, or convert it.",
+        )
         for s in series
         if s.first.modality == "MR" and s.first.frames > 1
     ]
@@ -173,8 +180,11 @@ def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = F
     if MRSequence.HBV in wanted and MRSequence.HBV not in read and measured:
         top = max(measured, key=lambda s: s.highest_b)
         unread.append(
-            f"{UNREAD_PREFIX}{top.shown}, diffusion of b {top.highest_b:g} at most; a high-b image needs b "
-            f"{LOWEST_HIGH_B:g} or higher."
+            Note(
+                UNREAD,
+                f"Not read: {top.shown}, diffusion of b {top.highest_b:g} at most; a high-b image needs b "
+                f"{LOWEST_HIGH_B:g} or higher.",
+            )
         )
     if not read and set(wanted) == set(MRSequence):
         raise MissingSequenceError(
@@ -289,7 +299,7 @@ def _high_b_of(series: Series) -> ReadSeries:
     return ReadSeries(volume, note + series.oddity, series.exams, files, about)
 
 
-def read_b_values(folder: Path) -> tuple[dict[float, Volume], list[str]]:
+def read_b_values(folder: Path) -> tuple[dict[float, Volume], list[Note]]:
     """The measured diffusion images of a folder's DICOM files by b value, in one series or several of one exam.
 
     Returns:
@@ -316,9 +326,9 @@ def read_b_values(folder: Path) -> tuple[dict[float, Volume], list[str]]:
     if len(by_b) > 1:
         _require_one_echo_time([h for of_b in slices.values() for h in of_b], f"'{folder.name}'")
         by_b = _on_one_scale(by_b, slices)
-    notes = [f"Diffusion: {s.shown}.{s.oddity}" for s in measured if s.oddity]
+    notes = [Note("series", f"Diffusion: {s.shown}.{s.oddity}") for s in measured if s.oddity]
     if len(measured) > 1:
-        notes.insert(0, f"Several series were taken together: {', '.join(s.shown for s in measured)}.")
+        notes.insert(0, Note("series", f"Several series were taken together: {', '.join(s.shown for s in measured)}."))
     return by_b, notes
 
 
@@ -375,7 +385,7 @@ class Origin:
     files: dict[MRSequence, tuple[Path, ...]] = field(default_factory=dict)
     acquisitions: dict[MRSequence, Acquisition] = field(default_factory=dict)
     exams: dict[MRSequence, frozenset[Exam]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def read_origin(
@@ -402,14 +412,21 @@ def read_origin(
     if mixed := mixed_exams(origin.exams):
         if mixed.endswith("patients"):
             raise MixedExamsError(f"The images must belong to one exam, but {mixed}. Select images of one exam.")
-        notes.append(f"Not one exam: {mixed}. They were taken together, since they were selected so.")
+        notes.append(
+            Note("mixed-exams", f"Not one exam: {mixed}. They were taken together, since they were selected so.")
+        )
     for role, of_role in headers.items():
         if not of_role:
-            notes.append(f"The DICOM files of {role} cannot be read any more; what they state is not known.")
+            notes.append(
+                Note(
+                    "unread-headers",
+                    f"The DICOM files of {role} cannot be read any more; what they state is not known.",
+                )
+            )
             continue
         ordered = _along_grid(of_role, grids[role])
         if ordered is None:
-            notes.append(f"{role} does not lie where its DICOM files state: it was moved or resampled.")
+            notes.append(Note("moved", f"{role} does not lie where its DICOM files state: it was moved or resampled."))
         else:
             origin.files[role] = tuple(header.path for header in ordered)
         about = acquisition_of(of_role[0].path)

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from ..core.case import MAX_ADC
 from ..core.errors import ImageError
 from ..core.files import read_small
+from ..core.notes import Note
 from ..core.terms import Sequence
 from ..core.volume import Volume
 from .dicom_series import MAX_B
@@ -63,15 +64,18 @@ def high_b_image(by_b: Mapping[float, Volume], source: str, shown: str = "the fi
     return by_b[highest].with_array(computed), note + odd
 
 
-def rising_signal(by_b: Mapping[float, Volume]) -> list[str]:
+def rising_signal(by_b: Mapping[float, Volume]) -> list[Note]:
     """A note where signal rises with b, which no tissue does: the b values are not the images'."""
     ordered = sorted(by_b)
     means = [float(by_b[b].array.mean()) for b in ordered]
     for (b, mean), (next_b, next_mean) in pairwise(zip(ordered, means, strict=True)):
         if next_mean > MAX_RISE * mean:
             return [
-                f"The signal rises from b {b:g} to b {next_b:g}, and signal can only fall with b; check the b values, "
-                "which may be exchanged."
+                Note(
+                    "rising-signal",
+                    f"The signal rises from b {b:g} to b {next_b:g}, and signal can only fall with b; check the b "
+                    "values, which may be exchanged.",
+                )
             ]
     return []
 

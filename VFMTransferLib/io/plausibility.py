@@ -13,7 +13,7 @@ from scipy import ndimage
 from ..core.decoding import parse_json
 from ..core.errors import ImageError
 from ..core.files import read_small
-from ..core.result import WARNING_PREFIX
+from ..core.notes import Note
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume
 
@@ -58,7 +58,7 @@ _BINS = 24
 _MIN_SIDE, _MIN_SLICES = 24, 5  # of the coarse grid; in fewer voxels chance rules
 
 
-def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Volume, list[str]]:
+def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Volume, list[Note]]:
     """The volume in its sequence's unit, and what had to be decided.
 
     Returns:
@@ -84,7 +84,9 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
                 f"'{file}' must be a {sequence} image of MR, but {air:.0%} of its voxels lie below {AIR_BELOW:.0f}, as "
                 "air does in CT. Select the MR image."
             )
-        doubt = f"What was given as {sequence} has values that could be those of an ADC map; check it."
+        doubt = Note(
+            "adc-like", f"What was given as {sequence} has values that could be those of an ADC map; check it."
+        )
         return volume, [doubt] if unit == NATIVE_ADC_UNIT else []
     if unit is None:
         median, top = _center_levels(volume.array)
@@ -95,11 +97,15 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
     notes = []
     if unit != NATIVE_ADC_UNIT:
         volume = volume.with_array((volume.array * np.float64(ADC_UNITS[unit])).astype(np.float32))
-        notes.append(f"{sequence} was in {unit} by its range; converted to 1e-6 mm²/s.")
+        notes.append(Note("unit", f"{sequence} was in {unit} by its range; converted to 1e-6 mm²/s."))
     if below := int((volume.array < 0).sum()):
         volume = volume.with_array(np.maximum(volume.array, 0))
         notes.append(
-            f"{sequence} was below 0, which no tissue is, in {below} of {volume.array.size} voxels; they were set to 0."
+            Note(
+                "negative",
+                f"{sequence} was below 0, which no tissue is, in {below} of {volume.array.size} voxels; they were "
+                "set to 0.",
+            )
         )
     return volume, notes
 
@@ -130,7 +136,7 @@ def _center_levels(array: np.ndarray) -> tuple[float, float]:
 
 def notes_on(
     volumes: Mapping[Sequence, Volume], gland: Volume | None, shared_view: float, is_one_exam: bool
-) -> list[str]:
+) -> list[Note]:
     """Sentences on what is odd; none for a good case.
 
     Args:
@@ -141,7 +147,10 @@ def notes_on(
     notes = [note for sequence, volume in volumes.items() for note in _slices(sequence, volume)]
     if shared_view < MIN_SHARED_VIEW:
         notes.append(
-            f"The images share only {shared_view:.0%} of their fields of view; check that they are of one exam."
+            Note(
+                "shared-view",
+                f"The images share only {shared_view:.0%} of their fields of view; check that they are of one exam.",
+            )
         )
     for pair in ((Sequence.T2W, Sequence.ADC), (Sequence.HBV, Sequence.ADC)):
         if is_one_exam or not volumes.keys() >= set(pair):
@@ -149,8 +158,11 @@ def notes_on(
         peak = likeness_peak(*(volumes[sequence] for sequence in pair))
         if peak is not None and peak < MIN_PEAK:
             notes.append(
-                f"{' and '.join(pair)} do not show the same where they overlap, as images of two patients would; check "
-                "that they are of one exam."
+                Note(
+                    "two-exams",
+                    f"{' and '.join(pair)} do not show the same where they overlap, as images of two patients would; "
+                    "check that they are of one exam.",
+                )
             )
     notes += _orientation(volumes)
     notes += _missing_ends(volumes)
@@ -159,33 +171,44 @@ def notes_on(
     return notes + ([] if gland is None else _gland(gland, volumes.get(Sequence.T2W)))
 
 
-def _slices(sequence: Sequence, volume: Volume) -> list[str]:
+def _slices(sequence: Sequence, volume: Volume) -> list[Note]:
     notes = []
     flat = volume.array.reshape(len(volume.array), -1)
     lows, highs = flat.min(axis=1), flat.max(axis=1)
     blank = int((lows == highs).sum())
     if blank:
-        notes.append(f"{sequence} has blank slices: {blank} of {len(flat)}.")
+        notes.append(Note("blank-slices", f"{sequence} has blank slices: {blank} of {len(flat)}."))
     repeated = len(flat) - len({slice_.tobytes() for slice_ in flat}) - max(blank - 1, 0)
     if repeated > 0:
-        notes.append(f"{sequence} has slices that repeat another one: {repeated} of {len(flat)}.")
+        notes.append(
+            Note("repeated-slices", f"{sequence} has slices that repeat another one: {repeated} of {len(flat)}.")
+        )
     elif (share := out_of_order(volume)) > MAX_OUT_OF_ORDER:
         notes.append(
-            f"{sequence} has slices that do not follow each other: {share:.0%} resemble another one more than their "
-            "neighbors; check their order."
+            Note(
+                "slice-order",
+                f"{sequence} has slices that do not follow each other: {share:.0%} resemble another one more than "
+                "their neighbors; check their order.",
+            )
         )
     low, top = float(lows.min()), float(highs.max())
     usual = float(np.percentile(np.abs(volume.array[:, ::3, ::3]), 99.9))
     if 0 < usual * MAX_OUTLIER < max(top, -low):
         notes.append(
-            f"{sequence} has voxels far beyond all others: {low:.4g}..{top:.4g}, where 99.9 % lie within {usual:.4g}; "
-            "check them."
+            Note(
+                "outliers",
+                f"{sequence} has voxels far beyond all others: {low:.4g}..{top:.4g}, where 99.9 % lie within "
+                f"{usual:.4g}; check them.",
+            )
         )
     at_top = np.count_nonzero(flat == flat.dtype.type(top)) / flat.size
     if at_top > MAX_AT_TOP:
         notes.append(
-            f"{sequence} has its largest value, {top:.4g}, in {at_top:.0%} of its voxels, as a clipped or inverted "
-            "image has; check it."
+            Note(
+                "clipped",
+                f"{sequence} has its largest value, {top:.4g}, in {at_top:.0%} of its voxels, as a clipped or inverted "
+                "image has; check it.",
+            )
         )
     return notes
 
@@ -212,11 +235,15 @@ def _plane(grid: Geometry) -> str:
     return next(plane for plane, letters in _PLANES.items() if letter in letters)
 
 
-def _beyond(grid: Geometry) -> list[str]:
+def _beyond(grid: Geometry) -> list[Note]:
     """What of a T2w's grid lies beyond what the networks were tried on."""
     if (plane := _plane(grid)) != "axial":
         return [
-            f"t2w has {plane} slices, and must be axial, as those that networks were tried on; select the axial T2w."
+            Note(
+                "not-axial",
+                f"t2w has {plane} slices, and must be axial, as those that networks were tried on; select the axial "
+                "T2w.",
+            )
         ]
     x, y, z = (next(i for i, letter in enumerate(grid.orientation) if letter in pair) for pair in ("LR", "AP", "IS"))
     axes = np.abs(np.reshape(grid.direction, (3, 3)).T)
@@ -234,13 +261,15 @@ def _beyond(grid: Geometry) -> list[str]:
     }
     advice = " Crop it to 200 mm around the prostate." if width > high else ""
     return [
-        f"t2w {what} are what the networks were tried on; they may mark the prostate worse.{advice}"
+        Note(
+            "out-of-range", f"t2w {what} are what the networks were tried on; they may mark the prostate worse.{advice}"
+        )
         for what, is_beyond in found.items()
         if is_beyond
     ]
 
 
-def _missing_ends(volumes: Mapping[Sequence, Volume]) -> list[str]:
+def _missing_ends(volumes: Mapping[Sequence, Volume]) -> list[Note]:
     """Whether ADC map and high-b image, which come of one scan, end at different heights."""
     if Sequence.HBV not in volumes or Sequence.ADC not in volumes:
         return []
@@ -256,47 +285,71 @@ def _missing_ends(volumes: Mapping[Sequence, Volume]) -> list[str]:
         if abs(above_mm) > MIN_MISSING_MM:
             names = ("adc", "hbv") if above_mm > 0 else ("hbv", "adc")
             notes.append(
-                f"{names[0]} ends {abs(above_mm):.0f} mm before {names[1]} at its {end} end, where slices may be "
-                "missing; check that all are there."
+                Note(
+                    "missing-slices",
+                    f"{names[0]} ends {abs(above_mm):.0f} mm before {names[1]} at its {end} end, where slices may be "
+                    "missing; check that all are there.",
+                )
             )
     return notes
 
 
-def _gland(gland: Volume, t2w: Volume | None) -> list[str]:
+def _gland(gland: Volume, t2w: Volume | None) -> list[Note]:
     low, high = GLAND_ML
     notes = []
     if not low <= gland.volume_ml <= high:
         notes.append(
-            f"The mask of the prostate has {gland.volume_ml:.1f} ml, and prostates have {low:.0f} to {high:.0f} ml; "
-            "check that it is one."
+            Note(
+                "gland-volume",
+                f"The mask of the prostate has {gland.volume_ml:.1f} ml, and prostates have {low:.0f} to {high:.0f} "
+                "ml; check that it is one.",
+            )
         )
     parts, _ = ndimage.label(gland.array)
     sizes = np.bincount(parts.ravel())[1:]
     large = int((sizes > LARGE_PART * sizes.sum()).sum())
     if large > 1:
-        notes.append(f"The mask of the prostate has {large} large parts, and a prostate has one; check the mask.")
+        notes.append(
+            Note(
+                "gland-parts",
+                f"The mask of the prostate has {large} large parts, and a prostate has one; check the mask.",
+            )
+        )
     box = ndimage.find_objects((gland.array > 0).astype(np.uint8))[0]
     extents_mm = [(edge.stop - edge.start) * mm for edge, mm in zip(box[::-1], gland.geometry.spacing_mm, strict=True)]
     (low, high), is_one_part = GLAND_MM, not notes
     if is_one_part and not all(low <= mm <= high for mm in extents_mm):
         size = " x ".join(f"{mm:.0f}" for mm in extents_mm)
         notes.append(
-            f"The mask of the prostate is {size} mm large, and prostates are {low:.0f} to {high:.0f} mm along each "
-            "axis; check that it is one."
+            Note(
+                "gland-size",
+                f"The mask of the prostate is {size} mm large, and prostates are {low:.0f} to {high:.0f} mm along each "
+                "axis; check that it is one.",
+            )
         )
     elif is_one_part and gland.volume_ml * 1000 < MIN_FILLED * np.prod(extents_mm):
         notes.append(
-            f"The mask of the prostate fills {gland.volume_ml * 1000 / np.prod(extents_mm):.0%} of the box around it, "
-            f"as an outline does, and prostates fill {MIN_FILLED:.0%} and more; check that it is one."
+            Note(
+                "gland-filled",
+                f"The mask of the prostate fills {gland.volume_ml * 1000 / np.prod(extents_mm):.0%} of the box around "
+                f"it, as an outline does, and prostates fill {MIN_FILLED:.0%} and more; check that it is one.",
+            )
         )
     if t2w is not None and (beside_mm := _beside(gland, t2w)) > MAX_BESIDE_MM:
         notes.append(
-            f"{WARNING_PREFIX}the middle of the prostate's mask lies {beside_mm:.0f} mm beside the middle of t2w, and "
-            f"prostates lie within {MAX_BESIDE_MM:.0f} mm of it; check that the mask is this exam's."
+            Note(
+                "gland-offset",
+                f"the middle of the prostate's mask lies {beside_mm:.0f} mm beside the middle of t2w, and "
+                f"prostates lie within {MAX_BESIDE_MM:.0f} mm of it; check that the mask is this exam's.",
+                "warning",
+            )
         )
     if t2w is not None and (cut := _cut_ends(gland, t2w)):
         notes.append(
-            f"The prostate's mask reaches the {cut} of t2w, where slices may be missing; check that all are there."
+            Note(
+                "gland-cut",
+                f"The prostate's mask reaches the {cut} of t2w, where slices may be missing; check that all are there.",
+            )
         )
     return notes
 
@@ -468,7 +521,7 @@ def _pelvis() -> np.ndarray:
     return np.concatenate([half, half[:, :, -2::-1]], axis=2).astype(np.float32) / 255
 
 
-def _orientation(volumes: Mapping[Sequence, Volume]) -> list[str]:
+def _orientation(volumes: Mapping[Sequence, Volume]) -> list[Note]:
     """Notes on a T2w whose anatomy lies another way than its header states, and on sequences that were exchanged."""
     notes = []
     t2w = volumes.get(Sequence.T2W)
@@ -476,14 +529,22 @@ def _orientation(volumes: Mapping[Sequence, Volume]) -> list[str]:
     best = max(found, key=lambda way: found[way], default=())
     if best and found[best] >= MIN_PELVIS and found[best] >= found[()] + MIN_PELVIS_LEAD:
         notes.append(
-            f"{WARNING_PREFIX}t2w shows anatomy {_WAYS[best]}: so it fits an axial pelvis best (correlation "
-            f"{found[best]:.2f}, and {found[()]:.2f} as the header states it). Check the image; positions, sectors and "
-            "sides of the results follow the header. Whether left and right are exchanged cannot be seen."
+            Note(
+                "orientation",
+                f"t2w shows anatomy {_WAYS[best]}: so it fits an axial pelvis best (correlation "
+                f"{found[best]:.2f}, and {found[()]:.2f} as the header states it). Check the image; positions, "
+                "sectors and sides of the results follow the header. Whether left and right are exchanged cannot be "
+                "seen.",
+                "warning",
+            )
         )
     elif found and found[best] < UNLIKE_PELVIS:
         notes.append(
-            f"t2w does not look as an axial T2w of a male pelvis does (correlation {found[best]:.2f}, and .57 to .80 "
-            "in real exams); check that it is one."
+            Note(
+                "not-pelvis",
+                f"t2w does not look as an axial T2w of a male pelvis does (correlation {found[best]:.2f}, and .57 to "
+                ".80 in real exams); check that it is one.",
+            )
         )
     for sequence, volume in volumes.items():
         if sequence is Sequence.T2W:
@@ -494,5 +555,5 @@ def _orientation(volumes: Mapping[Sequence, Volume]) -> list[str]:
         if looks_so or pixels_mm[1] > MAX_COARSER * pixels_mm[0]:
             why = f"looks as T2w does (correlation {like_t2w:.2f})" if looks_so else "is finer than t2w by far"
             other = f"t2w and {sequence}" if t2w is not None else "sequences"
-            notes.append(f"{WARNING_PREFIX}{sequence} {why}; check that {other} were not exchanged.")
+            notes.append(Note("swapped", f"{sequence} {why}; check that {other} were not exchanged.", "warning"))
     return notes

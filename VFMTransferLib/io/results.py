@@ -21,6 +21,7 @@ from ..core.decoding import OMITTED, Limits, NotNegative, from_json, parse_json,
 from ..core.errors import OutputError
 from ..core.files import OF_FILE_BROWSERS, atomic_folder, file_sha256, plain_text, read_small
 from ..core.measurements import DiceEstimate, GlandMeasurements, QualityCriterion
+from ..core.notes import Note
 from ..core.result import Lesion, Provenance, Result
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
 from ..core.volume import Geometry
@@ -197,8 +198,8 @@ class ResultDocument:
         options: What was asked for: crop, threshold (null is the network's own), only_cspca, phase_axis.
         versions: Package to version.
         seconds: Stage to wall-clock seconds: read (the network), preprocess, infer, postprocess, write.
-        notes: What was decided on the way, in sentences.
-        caveats: What must be known of any result of this network, in sentences.
+        notes: What was decided on the way.
+        caveats: What must be known of any result of this network.
         labels: What the values in `labels.nii.gz` mean.
         probabilities: Labels in `probabilities.nii.gz`: one is a 3D image; several follow each other along the fourth
             axis.
@@ -230,8 +231,8 @@ class ResultDocument:
     options: dict[str, str | float | bool | None] = field(default_factory=dict)  # earlier results lack it
     versions: dict[str, str]
     seconds: dict[str, NotNegative]
-    notes: tuple[str, ...]
-    caveats: tuple[str, ...] = ()  # earlier results lack it
+    notes: tuple[Note, ...]
+    caveats: tuple[Note, ...] = ()  # earlier results lack it
     labels: tuple[LabelRow, ...]
     probabilities: tuple[str, ...]
     volumes_ml: dict[str, NotNegative]

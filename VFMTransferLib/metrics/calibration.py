@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..core.notes import Note
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -37,9 +39,10 @@ class Calibration:
         return logits / np.float32(self.temperature) + bias
 
     @property
-    def note(self) -> str:
+    def note(self) -> Note:
         """One sentence for results and cards."""
-        return (
+        return Note(
+            "calibration",
             f"Class probabilities are calibrated on {self.cases} validation cases: temperature {self.temperature:.2f} "
-            f"and a bias of {', '.join(f'{bias:+.2f}' for bias in self.bias)} (Guo et al. 2017)."
+            f"and a bias of {', '.join(f'{bias:+.2f}' for bias in self.bias)} (Guo et al. 2017).",
         )

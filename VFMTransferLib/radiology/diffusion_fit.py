@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.case import MAX_ADC
 from ..core.errors import GeometryError, ImageError
+from ..core.notes import Note
 from ..core.volume import Volume
 from ..io.dicom_series import MAX_B
 from ..io.diffusion import rising_signal
@@ -61,7 +62,7 @@ class DiffusionFit:
             two b values 0 but where the ADC was cut to its range, since a line through two points leaves nothing over.
         problems: `FitProblem` of each voxel, uint8.
         b_values: That were fitted, s/mm².
-        notes: What must be known to read it, in sentences.
+        notes: What must be known to read it.
     """
 
     adc: Volume
@@ -69,7 +70,7 @@ class DiffusionFit:
     residual: Volume
     problems: Volume
     b_values: tuple[float, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     def at(self, b: float) -> Volume:
         """The image of a b value, computed.
@@ -121,9 +122,14 @@ def fit_diffusion(by_b: Mapping[float, Volume]) -> DiffusionFit:
         )
     notes = rising_signal(by_b)
     if values[0] > 0 and 0 in by_b:
-        notes.append("b 0 was left out, since it also shows perfusion.")
+        notes.append(Note("b0-left-out", "b 0 was left out, since it also shows perfusion."))
     if len(values) == 2:
-        notes.append("Two b values leave no residual but where ADC was cut to its range; no other poor fit is seen.")
+        notes.append(
+            Note(
+                "two-b-values",
+                "Two b values leave no residual but where ADC was cut to its range; no other poor fit is seen.",
+            )
+        )
     first = by_b[values[0]]
     for b in values[1:]:
         first.require_same_grid(by_b[b])
@@ -143,7 +149,9 @@ def fit_diffusion(by_b: Mapping[float, Volume]) -> DiffusionFit:
     problems[(raw < 0) | (raw > MAX_ADC)] = FitProblem.AT_LIMIT
     noise = noise_level(signals[-1])
     if noise == 0:
-        notes.append("The noise could not be measured, so that voxels whose signal is noise are not marked.")
+        notes.append(
+            Note("no-noise", "The noise could not be measured, so that voxels whose signal is noise are not marked.")
+        )
     problems[signals[-1] < NOISE_FACTOR * noise] = FitProblem.NOISE
     problems[~has_signal] = FitProblem.NO_SIGNAL
     grid = first.geometry

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from ..core.errors import ImageError
 from ..core.measurements import GlandMeasurements, checked_psa
+from ..core.notes import Note
 from ..core.volume import ML_PER_MM3, Geometry, Volume, bounding_box
 from ..metrics.detection import CONNECTIVITY
 
@@ -23,9 +24,10 @@ MAX_LEFT_OUT = 0.1
 """Share of a mask that is left out where it lies apart from the largest part. Of more, none of the parts is the gland:
 of a mask that was drawn on every other slice, each slice is one."""
 
-NO_MIDSAGITTAL_NOTE = (
+NO_MIDSAGITTAL_NOTE = Note(
+    "no-midsagittal",
     "AP and longitudinal diameter, and the ellipsoid, were not measured: the prostate's mask holds nothing in the "
-    "mid-sagittal plane, as one of two lobes. Check the mask."
+    "mid-sagittal plane, as one of two lobes. Check the mask.",
 )
 
 
@@ -39,12 +41,12 @@ class GlandFrame:
     Attributes:
         mask: The prostate (D, H, W), bool, not empty.
         geometry: Its grid; index axes run nearest to Left, Posterior, Superior.
-        parts_note: On a mask of several parts, what of it is the prostate; empty where it has one.
+        parts_note: On a mask of several parts, what of it is the prostate; None where it has one.
     """
 
     mask: np.ndarray
     geometry: Geometry
-    parts_note: str = ""
+    parts_note: Note | None = None
 
     @classmethod
     def from_mask(cls, mask: Volume) -> GlandFrame:
@@ -62,21 +64,23 @@ class GlandFrame:
         organ, _ = one_organ(marked, mask.geometry.voxel_volume_ml)
         apart, whole = np.count_nonzero(marked & ~organ), np.count_nonzero(marked)
         if apart > MAX_LEFT_OUT * whole:
-            note = (
+            note = Note(
+                "gland-parts",
                 f"The prostate's mask is in parts, of which the largest holds {1 - apart / whole:.0%}: diameters, "
-                "ellipsoid and sectors are of all of them; check the mask."
+                "ellipsoid and sectors are of all of them; check the mask.",
             )
             return cls(marked, mask.geometry, note)
-        note = (
+        note = Note(
+            "gland-parts",
             "Diameters, ellipsoid and sectors are of the largest connected part of the prostate's mask; "
-            f"{apart * mask.geometry.voxel_volume_ml:.2g} ml apart from it were left out."
+            f"{apart * mask.geometry.voxel_volume_ml:.2g} ml apart from it were left out.",
         )
-        return cls(organ, mask.geometry, note if apart else "")
+        return cls(organ, mask.geometry, note if apart else None)
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What must be known of what is measured in this frame, in sentences."""
-        return tuple(filter(None, (self.parts_note, "" if self.midsagittal.any() else NO_MIDSAGITTAL_NOTE)))
+    def notes(self) -> tuple[Note, ...]:
+        """What must be known of what is measured in this frame."""
+        return tuple(filter(None, (self.parts_note, None if self.midsagittal.any() else NO_MIDSAGITTAL_NOTE)))
 
     @cached_property
     def slices(self) -> np.ndarray:
@@ -149,17 +153,20 @@ class GlandFrame:
         return _longest(self.midsagittal.max(axis=1)[None]) * self.geometry.spacing_mm[2] or None
 
 
-def one_organ(mask: np.ndarray, voxel_volume_ml: float) -> tuple[np.ndarray, tuple[str, ...]]:
+def one_organ(mask: np.ndarray, voxel_volume_ml: float) -> tuple[np.ndarray, tuple[Note, ...]]:
     """The largest connected part of a mask (26 neighbors) without holes, and a note on what was left out."""
     if not mask.any():
-        return mask, ("No voxel was marked as prostate.",)
+        return mask, (Note("no-gland", "No voxel was marked as prostate."),)
     box = bounding_box(mask)
     parts, count = ndimage.label(mask[box], structure=CONNECTIVITY)
     sizes = np.bincount(parts.ravel())[1:]
     organ = np.zeros_like(mask)
     organ[box] = ndimage.binary_fill_holes(parts == sizes.argmax() + 1)
     left_out_ml = (sizes.sum() - sizes.max()) * voxel_volume_ml
-    note = f"The largest connected part is the prostate; {count - 1} smaller ({left_out_ml:.2f} ml) were left out."
+    note = Note(
+        "gland-parts",
+        f"The largest connected part is the prostate; {count - 1} smaller ({left_out_ml:.2f} ml) were left out.",
+    )
     return organ, (note,) if count > 1 else ()
 
 

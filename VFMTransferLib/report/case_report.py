@@ -10,7 +10,8 @@ from typing import Any
 
 from ..bundles.bundle import Bundle
 from ..core.files import write_file
-from ..core.result import TRAINED_NOTE, Provenance, without_warnings
+from ..core.notes import texts
+from ..core.result import TRAINED_NOTE, Provenance
 from ..core.terms import Label
 from ..evaluation.comparison import Comparison, save_comparison
 from ..evaluation.measures import (
@@ -144,7 +145,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
             _card(who, result.provenance, bundle)
             for who, result, bundle in zip("ab", (comparison.a, comparison.b), bundles or (None, None), strict=True)
         ],
-        notes=[note for note in without_warnings((*comparison.case.notes, *comparison.notes)) if note not in to_know],
+        notes=texts(note for note in (*comparison.case.notes, *comparison.notes) if note not in to_know),
         scene=json_for_script({**scene_document(scene), "lesions": lesion_places(comparison, scene.display)}),
     )
 
@@ -431,7 +432,7 @@ def _card(who: str, provenance: Provenance, bundle: Bundle | None) -> dict[str, 
         "Operating point": [f"Places whose largest probability is below {least:.2f} are no marks"] if least else [],
         "Time": [f"{sum(provenance.seconds.values()):.2f} s ({stages})"] if provenance.seconds else [],
         "Versions": [", ".join(f"{name} {version}" for name, version in provenance.versions.items())],
-        "Notes": [*provenance.caveats, *provenance.notes],
+        "Notes": [note.text for note in (*provenance.caveats, *provenance.notes)],
     }
     is_demonstration = bundle is not None and bundle.demonstration
     tags = [ARM_TITLES.get(provenance.arm, ""), "Demonstration network" if is_demonstration else ""]

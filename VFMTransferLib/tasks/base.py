@@ -17,6 +17,7 @@ import numpy as np
 from ..core.case import Case
 from ..core.errors import DatasetError
 from ..core.measurements import PHASE_AXES, DiceEstimate
+from ..core.notes import Note
 from ..core.result import Provenance, Result
 from ..core.terms import Label
 from ..core.terms import Sequence as MRSequence
@@ -188,7 +189,7 @@ class NetworkOutput:
     def threshold(self) -> float:
         return self.spec.threshold if self.options.threshold is None else self.options.threshold
 
-    def with_notes(self, *notes: str) -> NetworkOutput:
+    def with_notes(self, *notes: Note) -> NetworkOutput:
         return replace(self, provenance=self.provenance.with_notes(*notes))
 
 

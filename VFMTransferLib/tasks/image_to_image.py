@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..core.case import Case
+from ..core.notes import Note
 from ..core.placement import to_reference
 from ..core.result import Result
 from ..core.terms import Sequence as MRSequence
@@ -41,7 +42,7 @@ class ImageTask(Task):
     card_measures: ClassVar[tuple[str, ...]] = ("psnr_db", "ssim", "mae")
     example_measures: ClassVar[tuple[str, ...]] = ("psnr_db", "ssim")
     outputs: ClassVar[tuple[str, ...]]
-    decoded_note: ClassVar[str] = "The network adds to the image that it saw."
+    decoded_note: ClassVar[Note] = Note("decoding", "The network adds to the image that it saw.")
     unmeasured: ClassVar[str] = "shows nothing that could be measured"  # of what `measured_region` leaves out
 
     def read_labeled(self, files: CaseFiles) -> LabeledCase:

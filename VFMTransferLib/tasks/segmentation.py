@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.notes import Note
 from ..core.placement import confine, confined_note, to_reference
 from ..core.result import Result
 from ..core.terms import Label
@@ -19,7 +20,9 @@ Probabilities = dict[str, Volume]
 """Label name → probability on the grid of the reference sequence."""
 
 
-IDLE_THRESHOLD_NOTE = "The threshold was not used: this network marks the most probable structure of each voxel."
+IDLE_THRESHOLD_NOTE = Note(
+    "threshold-unused", "The threshold was not used: this network marks the most probable structure of each voxel."
+)
 
 
 class SegmentationTask(Task):

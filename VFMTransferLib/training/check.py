@@ -200,7 +200,7 @@ def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: 
     if not masks and task.output == "segmentation":
         yield Finding("warning", name, "There is no mask, so this case can be neither trained nor measured on.")
     for note in case.notes:
-        yield Finding("note", name, note)
+        yield Finding("note", name, note.text)
 
 
 def _are_exchanged(zones: Volume) -> bool:

@@ -240,7 +240,7 @@ def test_a_withheld_correction_is_a_warning_of_its_row(tmp_path, is_withheld):
     bundle = default_pair("distortion-correction")[0]
     (tmp_path / "p001").mkdir()
     case = batch_case.BatchCase(tmp_path / "p001", tmp_path / "out" / "p001", (bundle,), PredictOptions())
-    how = {"precision": "fp32", "caveats": bundle.caveats, "options": case.options.recorded}
+    how = {"precision": "fp32", "caveats": bundle.caveat_notes, "options": case.options.recorded}
     source = Provenance(bundle.name, bundle.title, "", bundle.weights_sha256, "onnx", "cpu", **how)
     field_mm = np.full((*an_hbv().geometry.shape, 3), 0.0 if is_withheld else 1.0, np.float32)
     images = {"hbv-corrected": an_hbv(), "adc-corrected": an_adc()}
@@ -259,7 +259,7 @@ def keeps(tmp_path):
 
     def keeps(bundle: Bundle, options: PredictOptions, **about) -> bool:
         case = batch_case.BatchCase(tmp_path / "p001", tmp_path / "out" / "p001", (bundle,), PredictOptions())
-        how = {"precision": "fp32", "caveats": bundle.caveats, **about}
+        how = {"precision": "fp32", "caveats": bundle.caveat_notes, **about}
         source = Provenance(
             bundle.name, bundle.title, "", bundle.weights_sha256, "onnx", "cpu", options=options.recorded, **how
         )
@@ -601,7 +601,9 @@ def test_an_image_that_no_network_needs_stops_no_case(good_cohort, pair, tmp_pat
     rows = run_batch(good_cohort, tmp_path / "out", pair[:1])
     assert [row.status for row in rows] == ["done", "done"]
     result = json.loads((tmp_path / "out" / "p001" / pair[0].name / "result.json").read_text(encoding="utf-8"))
-    assert "Left out, since it could not be read whole and is not needed: adc." in result["notes"]
+    assert "Left out, since it could not be read whole and is not needed: adc." in [
+        note["text"] for note in result["notes"]
+    ]
 
 
 def test_a_sentence_shows_no_description_of_a_series_whatever_quotes_it_holds(tmp_path):

@@ -15,6 +15,7 @@ from VFMTransferLib.cli import main
 from VFMTransferLib.cli.predict import summary
 from VFMTransferLib.cli.side_by_side import measure_lines, row_text
 from VFMTransferLib.core.measurements import DiceEstimate
+from VFMTransferLib.core.notes import Note
 from VFMTransferLib.core.result import Lesion, Provenance, Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
@@ -208,12 +209,12 @@ def test_compare_warns_of_a_low_estimate_before_its_numbers_and_shows_its_notes(
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [f"WARNING, {who}: {doubtful.warning}" for who in "AB"]
     document = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
-    assert set(document["notes"]) <= set(lines)
+    assert {note["text"] for note in document["notes"]} <= set(lines)
 
 
 def test_compare_prints_a_warning_about_the_images_once_and_first(a_study, tmp_path, capsys, monkeypatch):
     warning = "hbv looks as T2w does."
-    monkeypatch.setattr(cases, "notes_on", lambda *_, **__: [f"WARNING: {warning}"])
+    monkeypatch.setattr(cases, "notes_on", lambda *_, **__: [Note("swapped", warning, "warning")])
     for command in ("compare", "predict"):
         bundles = TINY_PAIR if command == "compare" else TINY_PAIR[:2]
         assert main([command, str(a_study), *bundles, "-o", str(tmp_path / command)]) == 0
@@ -458,5 +459,5 @@ def test_quality_states_what_is_odd_about_the_images_and_the_mask(tmp_path, caps
     assert others[-1].startswith(repeated)
     assert main([*words, "--json"]) == 0
     notes = json.loads(capsys.readouterr().out)["notes"]
-    assert any(note.startswith("WARNING") for note in notes)
-    assert any(note.startswith(repeated) for note in notes)
+    assert any(note["severity"] == "warning" for note in notes)
+    assert any(note["text"].startswith(repeated) for note in notes)

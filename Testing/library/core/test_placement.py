@@ -206,7 +206,9 @@ def test_nothing_is_marked_outside_and_numbers_follow(a_case, an_roi):
     assert not result.probabilities["csPCa"].array[~inside].any()
     assert result.volumes_ml["csPCa"] == pytest.approx(result.labels.volume_ml)
     assert sum(lesion.volume_ml for lesion in result.lesions) == pytest.approx(result.labels.volume_ml)
-    assert f"Nothing was marked outside the region of interest ({an_roi.volume_ml:.1f} ml)." in result.provenance.notes
+    assert f"Nothing was marked outside the region of interest ({an_roi.volume_ml:.1f} ml)." in map(
+        str, result.provenance.notes
+    )
 
 
 def test_outside_the_region_all_is_background(a_case, an_roi):
@@ -253,7 +255,7 @@ def test_a_classifier_gets_the_region(a_case, an_roi):
     spec = with_preprocess(MODELS["profound-classifier"], patch=(16, 24, 24))
     result, session = run(a_case, spec, an_roi, network=lambda x: np.zeros((1, 4), np.float32))
     assert len(session.seen) == 1
-    assert "The input window was centered on: region of interest." in result.provenance.notes
+    assert "The input window was centered on: region of interest." in map(str, result.provenance.notes)
 
 
 def test_a_region_larger_than_the_window_is_told(a_case):
@@ -348,7 +350,7 @@ def test_the_command_line_takes_a_region(a_study, tiny_models, tmp_path, capsys)
     ]
     assert main(["predict", str(a_study), *network, "-o", str(tmp_path / "one"), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert any("outside the region of interest" in note for note in answer["notes"])
+    assert any("outside the region of interest" in note["text"] for note in answer["notes"])
     labels = read_mask(tmp_path / "one" / "labels.nii.gz")
     assert labels.array[mask > 0].any()
     assert not labels.array[mask == 0].any()

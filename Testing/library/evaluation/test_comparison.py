@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,13 @@ from scipy import ndimage
 
 from VFMTransferLib.core.errors import BundleError, GeometryError, ImageError
 from VFMTransferLib.core.measurements import DiceEstimate
+from VFMTransferLib.core.notes import Note
 from VFMTransferLib.core.result import TRAINED_NOTE
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.evaluation import comparison as comparison_of_two
 from VFMTransferLib.evaluation.comparison import (
+    NO_LESION_NOTE,
     cohort_document,
     compare,
     compare_cohort,
@@ -70,7 +72,7 @@ def test_without_a_reference_nothing_is_measured_against_one():
 
 
 def test_caveats_of_the_networks_stand_first_among_the_notes_each_once():
-    caveats = ("The zones are a guess.",)
+    caveats = (Note("network-caveat", "The zones are a guess.", "caution"),)
     a, b = (replace(one, provenance=replace(one.provenance, caveats=caveats)) for one in anatomy_pair())
     assert compare(a_case(), a, b).notes == (*caveats, *compare(a_case(), *anatomy_pair()).notes)
 
@@ -79,7 +81,7 @@ def test_a_reference_with_one_value_is_a_mask_of_the_whole_gland_and_the_notes_s
     comparison = compare(a_case(), *anatomy_pair(), gland_reference())
     assert comparison.value("dice", "prostate", "a-reference") == 1.0
     assert comparison.value("dice", "prostate", "b-reference") < 1.0
-    assert any("one value" in note for note in comparison.notes)
+    assert any("one value" in note.text for note in comparison.notes)
     with pytest.raises(KeyError):
         comparison.value("dice", "peripheral-zone", "a-reference")
 
@@ -92,14 +94,14 @@ def test_a_reference_with_the_results_own_values_is_compared_by_zone():
 
 def test_notes_state_as_what_the_values_of_a_reference_are_taken():
     notes = compare(a_case(), *anatomy_pair(), Volume(zones(), T2W_GRID)).notes
-    assert "The reference's values are taken as 1 peripheral-zone, 2 transition-zone." in notes
-    assert not any(note.startswith("WARNING") for note in notes)
+    assert "The reference's values are taken as 1 peripheral-zone, 2 transition-zone." in map(str, notes)
+    assert not any(note.severity == "warning" for note in notes)
 
 
 def test_a_reference_of_zones_in_the_other_order_gets_a_warning():
     exchanged = np.array([0, 2, 1], np.uint8)[zones()]
     notes = compare(a_case(), *anatomy_pair(), Volume(exchanged, T2W_GRID)).notes
-    (warning,) = [note for note in notes if note.startswith("WARNING")]
+    (warning,) = [note.text for note in notes if note.severity == "warning"]
     assert "peripheral-zone and transition-zone are probably exchanged" in warning
 
 
@@ -115,7 +117,7 @@ def test_a_reference_of_one_zone_is_of_that_zone():
     only = np.where(zones() == 2, 2, 0).astype(np.uint8)
     comparison = compare(a_case(), *anatomy_pair(), Volume(only, T2W_GRID))
     assert comparison.value("dice", "transition-zone", "a-reference") == 1.0
-    assert "The reference has the value 2 alone, which is taken as transition-zone." in comparison.notes
+    assert "The reference has the value 2 alone, which is taken as transition-zone." in map(str, comparison.notes)
     with pytest.raises(KeyError):
         comparison.value("dice", "prostate", "a-reference")
     assert not comparison.cautions
@@ -133,8 +135,8 @@ def test_a_reference_of_one_value_that_is_of_another_structure_gets_a_warning(va
 
 def test_an_empty_reference_is_called_empty():
     notes = compare(a_case(), *anatomy_pair(), Volume(np.zeros_like(zones()), T2W_GRID)).notes
-    assert "The reference is empty." in notes
-    assert not any("one value" in note for note in notes)
+    assert "The reference is empty." in map(str, notes)
+    assert not any("one value" in note.text for note in notes)
 
 
 def test_a_reference_beyond_the_results_gets_a_warning_with_its_whole_volume():
@@ -162,9 +164,9 @@ def test_a_reference_of_another_exam_gets_a_warning_though_its_volume_is_usual()
 
 def test_against_a_reference_of_a_part_a_note_states_which_volumes_are_whole():
     part = replace(T2W_GRID, size=(48, 40, 3), origin_mm=T2W_GRID.to_world((0, 0, 2)))
-    (note,) = [n for n in compare(a_case(), *anatomy_pair(), Volume(zones()[2:5], part)).notes if "are whole" in n]
-    assert note.startswith("Against the reference, overlap, distance and volume difference are of the part")
-    assert not any("are whole" in n for n in compare(a_case(), *anatomy_pair(), Volume(zones(), T2W_GRID)).notes)
+    (note,) = [n for n in compare(a_case(), *anatomy_pair(), Volume(zones()[2:5], part)).notes if "are whole" in n.text]
+    assert note.text.startswith("Against the reference, overlap, distance and volume difference are of the part")
+    assert not any("are whole" in n.text for n in compare(a_case(), *anatomy_pair(), Volume(zones(), T2W_GRID)).notes)
 
 
 def test_a_reference_with_values_of_its_own_needs_a_table():
@@ -184,8 +186,8 @@ def test_a_table_of_a_part_of_the_prostate_says_nothing_of_the_whole():
         assert comparison.value("dice", next(iter(table)), "a-reference") == 1.0
         with pytest.raises(KeyError):
             comparison.value("dice", "prostate", "a-reference")
-        assert (
-            "The reference's prostate is not known, since reference_labels names only a part of it." in comparison.notes
+        assert "The reference's prostate is not known, since reference_labels names only a part of it." in map(
+            str, comparison.notes
         )
     whole = compare(a_case(), *anatomy_pair(), gland_reference(), reference_labels={"prostate": 1})
     assert whole.value("dice", "prostate", "a-reference") == 1.0
@@ -197,21 +199,21 @@ def test_a_reference_on_another_grid_is_resampled_by_position_and_said_so():
     finer = T2W_GRID.with_spacing((0.25, 0.3, 3.0))
     comparison = compare(a_case(), *anatomy_pair(), gland_reference(finer))
     assert comparison.value("dice", "prostate", "a-reference") > 0.97
-    assert any("resampled by position (nearest)" in note for note in comparison.notes)
+    assert any("resampled by position (nearest)" in note.text for note in comparison.notes)
 
 
 def test_a_grid_that_differs_by_less_than_its_words_is_told_by_how_far_it_lies_away():
     x, y, z = T2W_GRID.origin_mm
     moved = replace(T2W_GRID, origin_mm=(x + 0.2, y, z))
     notes = compare(a_case(), *anatomy_pair(), gland_reference(moved)).notes
-    assert any("from one of the same size 0.2 mm away" in note for note in notes)
+    assert any("from one of the same size 0.2 mm away" in note.text for note in notes)
 
 
 def test_voxels_outside_the_reference_are_left_out_against_it():
     upper = gland_reference(T2W_GRID.crop((0, 0, 0), (48, 40, 4)))
     comparison = compare(a_case(), *anatomy_pair(), upper)
     assert comparison.value("dice", "prostate", "a-reference") == 1.0
-    assert any("left out" in note for note in comparison.notes)
+    assert any("left out" in note.text for note in comparison.notes)
 
 
 def test_a_reference_somewhere_else_is_refused():
@@ -233,10 +235,10 @@ def test_every_voxel_of_a_reference_lesion_counts_whatever_its_grade():
     comparison = compare(a_case(), a, b, reference)
     assert comparison.value("dice", "csPCa", "a-reference") == 1.0
     assert comparison.value("dice", "csPCa", "b-reference") == 0.0
-    (note,) = [note for note in comparison.notes if "values [3]" in note]
-    assert "grade group 1" not in note
-    (note,) = [n for n in compare(a_case(), a, b, a.labels.with_array(a.labels.array)).notes if "values [1]" in n]
-    assert note.endswith("In masks that train, 1 is ISUP grade group 1, which is not clinically significant.")
+    (note,) = [note for note in comparison.notes if "values [3]" in note.text]
+    assert "grade group 1" not in note.text
+    (note,) = [n for n in compare(a_case(), a, b, a.labels.with_array(a.labels.array)).notes if "values [1]" in n.text]
+    assert note.text.endswith("In masks that train, 1 is ISUP grade group 1, which is not clinically significant.")
 
 
 def test_an_empty_mask_gives_no_distance_but_a_reason():
@@ -254,7 +256,7 @@ def test_different_label_tables_are_compared_by_what_they_share():
     comparison = compare(a_case(), anatomy("pretrained", zones()), gland_only)
     assert comparison.value("dice", "prostate", "a-b") == 1.0
     assert not comparison.disagreements
-    assert any("only prostate is compared" in note for note in comparison.notes)
+    assert any("only prostate is compared" in note.text for note in comparison.notes)
 
 
 def test_label_values_that_differ_between_a_and_b_are_matched_by_name():
@@ -345,11 +347,10 @@ def test_a_comparison_in_which_nothing_is_marked_does_not_rule_a_lesion_out():
     a_none, b_none = (
         replace(one, labels=one.labels.with_array(np.zeros_like(one.labels.array)), lesions=()) for one in (a, b)
     )
-    sentence = "Neither network marked a lesion, which does not rule one out."
-    assert sentence in comparison_document(compare(a_case(), a_none, b_none))["notes"]
-    assert sentence not in compare(a_case(), a, b_none).notes
+    assert asdict(NO_LESION_NOTE) in comparison_document(compare(a_case(), a_none, b_none))["notes"]
+    assert NO_LESION_NOTE not in compare(a_case(), a, b_none).notes
     empty = anatomy("scratch", np.zeros_like(zones()))
-    assert sentence not in compare(a_case(), empty, empty).notes
+    assert NO_LESION_NOTE not in compare(a_case(), empty, empty).notes
 
 
 def test_a_cohort_names_the_cases_without_any_mark():
@@ -364,8 +365,8 @@ def test_a_cohort_names_the_cases_without_any_mark():
     cohort = compare_cohort(each)
     assert cohort_document(cohort)["without_lesions"] == [f"case-{number:02}" for number in range(1, 13)]
     named = ", ".join(f"case-{number:02}" for number in range(1, 11))
-    sentence = "Neither network marked a lesion, which does not rule one out."
-    assert cohort.notes == (f"In 12 of 14 cases ({named}, …): {sentence}",)
+    text = f"In 12 of 14 cases ({named}, …): {NO_LESION_NOTE}"
+    assert cohort.notes == (replace(NO_LESION_NOTE, text=text),)
     assert compare_cohort(each[:1]).notes == ()
     assert compare_cohort(cohort_of(2)).notes == ()
 
@@ -381,7 +382,7 @@ def test_cases_whose_names_trained_a_network_are_named():
     cohort = compare_cohort(each)
     assert cohort_document(cohort)["trained_on"] == ["case-1", "case-2"]
     (note,) = cohort.notes
-    assert note.startswith("In 2 of 3 cases (case-1, case-2): A case of this name trained or validated a network.")
+    assert note.text.startswith("In 2 of 3 cases (case-1, case-2): A case of this name trained or validated a network.")
 
 
 def test_a_noisy_difference_lists_its_largest_regions_and_counts_all(tmp_path: Path):
@@ -432,9 +433,9 @@ def test_the_measured_adc_is_the_reference_of_a_synthetic_one():
     comparison = compare(a_case(), *translation_pair())
     assert comparison.has_reference
     assert comparison.value("mae", "adc-synthetic", "a-reference") > 0
-    assert any("own measured ADC" in note for note in comparison.notes)
+    assert any("own measured ADC" in note.text for note in comparison.notes)
     assert comparison.value("mae", "adc-synthetic", "naive-reference") > 0
-    assert "Naive is mean ADC by region, made of the reference itself." in comparison.notes
+    assert "Naive is mean ADC by region, made of the reference itself." in map(str, comparison.notes)
 
 
 def test_super_resolution_is_set_against_the_interpolated_input():
@@ -467,8 +468,8 @@ def test_a_reference_is_brought_to_the_unit_of_what_it_is_of(by_name):
         value = expected.value(kind, "adc-synthetic", "a-reference")
         assert found.value(kind, "adc-synthetic", "a-reference") == pytest.approx(value, rel=1e-3)
     note = "Reference of adc-synthetic: adc was in mm²/s by its range; converted to 1e-6 mm²/s."
-    assert note in found.notes
-    assert note not in expected.notes
+    assert note in map(str, found.notes)
+    assert note not in map(str, expected.notes)
 
 
 def test_a_label_map_is_no_reference_of_an_image():
@@ -480,7 +481,7 @@ def test_a_single_reference_of_several_outputs_is_said_to_be_the_firsts():
     a, b = image_pair("distortion-correction", "hbv-corrected", DIFFUSION_GRID, 90.0)
     two = [replace(r, images={**r.images, "adc-corrected": mri(DIFFUSION_GRID, 3, 1200.0)}) for r in (a, b)]
     comparison = compare(a_case(), *two, mri(DIFFUSION_GRID, 1, 90.0))
-    assert "The reference is taken as that of hbv-corrected." in comparison.notes
+    assert "The reference is taken as that of hbv-corrected." in map(str, comparison.notes)
     with pytest.raises(KeyError):
         comparison.value("mae", "adc-corrected", "a-reference")
 
@@ -564,7 +565,9 @@ def test_agreement_has_no_better_and_no_worse():
 
 
 def test_warnings_about_the_images_come_before_the_numbers():
-    case = replace(a_case(), notes=("t2w is oblique.", "WARNING: hbv looks as T2w does."))
+    case = replace(
+        a_case(), notes=(Note("oblique", "t2w is oblique."), Note("swapped", "hbv looks as T2w does.", "warning"))
+    )
     comparison = compare(case, *anatomy_pair())
     assert comparison.cautions == {"images": "hbv looks as T2w does."}
     assert comparison_document(comparison)["cautions"] == comparison.cautions
@@ -573,12 +576,12 @@ def test_warnings_about_the_images_come_before_the_numbers():
 def test_a_cohort_states_the_cautions_of_its_cases_and_the_caveats_of_the_networks_once():
     low = DiceEstimate(0.5, 0.3, 0.7, 0.9, 0.83)
     first, second = cohort_of(2)
-    provenance = replace(second.a.provenance, caveats=("The zones are a guess.",))
+    provenance = replace(second.a.provenance, caveats=(Note("network-caveat", "The zones are a guess.", "caution"),))
     first = replace(first, a=replace(first.a, provenance=provenance))
     second = replace(second, a=replace(second.a, provenance=provenance, estimate=low))
     document = cohort_document(compare_cohort([first, second]))
     assert document["cautions"] == {"case-1": {"A": low.warning}}
-    assert document["caveats"] == ["The zones are a guess."]
+    assert [note["text"] for note in document["caveats"]] == ["The zones are a guess."]
 
 
 def test_an_interval_of_few_cases_says_that_it_is_too_narrow():

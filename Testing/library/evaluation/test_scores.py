@@ -88,4 +88,4 @@ def test_the_error_of_an_adc_leaves_out_what_shows_no_tissue():
     wrong_in_air = replace(result, images={name: image.with_array(everywhere)})
     plain, other = (compared(labeled, one, dict(labeled.images)) for one in (result, wrong_in_air))
     assert other.value("mae", name, "a-reference") < plain.value("mae", name, "a-reference") + 100
-    assert any("nothing that could be measured" in note for note in plain.notes)
+    assert any("nothing that could be measured" in note.text for note in plain.notes)

@@ -43,8 +43,8 @@ def test_a_gland_that_reaches_beyond_the_t2w_is_measured_whole_and_that_is_noted
     assert result.gland == whole.gland
     assert result.gland.segmented_ml == pytest.approx(gland.volume_ml)
     share = gland.array[middle:].sum() / gland.array.sum()
-    assert any(note.startswith(f"t2w covers only {share:.0%} of") for note in result.provenance.notes)
-    assert not any(note.startswith("t2w covers only") for note in whole.provenance.notes)
+    assert any(note.text.startswith(f"t2w covers only {share:.0%} of") for note in result.provenance.notes)
+    assert not any(note.text.startswith("t2w covers only") for note in whole.provenance.notes)
 
 
 def test_a_gland_that_was_given_is_measured_where_the_network_marks_none(a_case):
@@ -75,7 +75,7 @@ def test_a_mask_of_something_else_is_refused_with_a_psa_and_noted_without_one(a_
         a_case, a_bundle(LESIONS), open_network=lambda b: FakeSession(as_is), options=PredictOptions(gland=small)
     )
     assert result.gland is None
-    assert any("The gland was not measured" in note for note in result.provenance.notes)
+    assert any("The gland was not measured" in note.text for note in result.provenance.notes)
 
 
 def test_lesions_bear_their_place_in_the_gland(a_case):

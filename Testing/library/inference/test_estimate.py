@@ -116,7 +116,7 @@ def test_nothing_marked_has_no_estimate(a_model):
     empty = FakeSession(lambda x: np.concatenate([x[:, :1] * 0 + 5, x[:, :1] * 0], axis=1))
     result = predict(case, bundle, open_network=lambda b: empty)
     assert result.estimate is None
-    assert "No voxel was marked as prostate." in result.provenance.notes
+    assert "No voxel was marked as prostate." in map(str, result.provenance.notes)
 
 
 def test_an_outline_that_is_empty_has_no_estimate_whatever_its_signs(a_model):
@@ -171,8 +171,10 @@ def test_a_gland_that_another_network_relies_on_carries_the_warning(a_model, mon
     lesions = with_preprocess("profound-upernet-lesion", patch=(16, 24, 24), whole_volume=False)
     sessions = {"gland": a_session(), "lesions": FakeSession(lambda x: x[:, :1])}
     result = predict(a_small_case(), a_bundle(lesions, "lesions"), open_network=lambda bundle: sessions[bundle.name])
-    (note,) = [note for note in result.provenance.notes if note.startswith("The gland was marked by bundle 'gland'")]
-    assert "This outline of the prostate may be wrong" in note
+    (note,) = [
+        note for note in result.provenance.notes if note.text.startswith("The gland was marked by bundle 'gland'")
+    ]
+    assert "This outline of the prostate may be wrong" in note.text
     assert result.estimate is None
 
 

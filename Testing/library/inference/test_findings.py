@@ -11,6 +11,7 @@ from images import a_t2w
 from prediction_cases import a_small_case, ball
 from specs import MODELS, prepare
 
+from VFMTransferLib.core.notes import Note
 from VFMTransferLib.core.placement import Prepared
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.inference import findings
@@ -64,9 +65,9 @@ def test_an_input_comes_back_from_disk_as_it_was(tmp_path):
     case = a_small_case()
     gland = ball(case["t2w"].geometry, (0, 0, 0), 9)
     prepared = prepare(case, MODELS["profound-upernet-lesion"], gland=gland, region="gland")
-    Findings(folder=tmp_path).recall("input", lambda: (prepared, ("a note",)), kind)
+    Findings(folder=tmp_path).recall("input", lambda: (prepared, (Note("note", "a note"),)), kind)
     found, notes = Findings(folder=tmp_path).recall("input", lambda: pytest.fail("it was kept"), kind)
-    assert notes == ("a note",)
+    assert notes == (Note("note", "a note"),)
     np.testing.assert_array_equal(found.array, prepared.array)
     assert replace(found, array=prepared.array, limit=prepared.limit) == prepared
     np.testing.assert_array_equal(found.limit.first, prepared.limit.first)
@@ -143,7 +144,7 @@ def test_other_code_or_other_numbers_beside_it_find_anew(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_keeps_nothing(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     findings = Findings(folder=tmp_path / "file" / "findings")
-    assert findings.recall("gland", lambda: FoundAnatomy("found"), FoundAnatomy).note == "found"
+    assert findings.recall("gland", lambda: FoundAnatomy(Note("note", "found")), FoundAnatomy).note.text == "found"
 
 
 def a_finding() -> FoundAnatomy:

@@ -134,7 +134,7 @@ def test_the_check_input_is_one_window_of_the_phantom(tmp_path):
 def test_a_session_in_less_precision_is_checked_when_it_opens(tmp_path, monkeypatch):
     bundle = make_bundle(tmp_path / "b", onnx=True)
     session = open_session(bundle, "torch", "cpu", "bf16")
-    assert any("In bf16 the network agrees with fp32 to" in note for note in session.notes)
+    assert any("In bf16 the network agrees with fp32 to" in note.text for note in session.notes)
     monkeypatch.setattr(measured, "MIN_AGREEMENT", 1.01)
     with pytest.raises(RuntimeUnavailableError, match="Choose fp32"):
         open_session(bundle, "torch", "cpu", "bf16")

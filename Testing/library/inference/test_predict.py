@@ -24,6 +24,7 @@ from study_examples import tiny_study_spec
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BundleError, MissingSequenceError, OutOfMemoryError
+from VFMTransferLib.core.notes import Note
 from VFMTransferLib.core.result import GLAND_TRAINED_NOTE
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Volume
@@ -82,12 +83,14 @@ def test_case_stays_as_it_is(a_case):
 
 def test_result_records_where_it_came_from(a_case):
     bundle = a_bundle(LESIONS)
-    result = predict(replace(a_case, notes=("ADC was converted.",)), bundle, open_network=lambda b: FakeSession(as_is))
+    result = predict(
+        replace(a_case, notes=(Note("unit", "ADC was converted."),)), bundle, open_network=lambda b: FakeSession(as_is)
+    )
     source = result.provenance
     assert (source.bundle, source.sha256, source.runtime, source.precision) == ("fake", "0" * 64, "onnx", "fp32")
     assert list(source.seconds) == ["read", "preprocess", "infer", "postprocess"]
     assert {"vfm-transfer", "python", "numpy", "SimpleITK", "fake"} <= set(source.versions)
-    assert {"A fake network.", "ADC was converted."} <= set(source.notes)
+    assert {"A fake network.", "ADC was converted."} <= set(map(str, source.notes))
 
 
 def test_a_result_of_a_case_whose_name_trained_the_network_states_so(a_case, tmp_path):
@@ -175,7 +178,7 @@ def test_crop_lies_where_the_gland_network_found_the_gland(a_case, gland_network
     grid = network_grid(a_case, CROP)
     # Middle of the ball: voxel x 20 of 72, so the crop of 48 starts at 0, not at the published 12.
     np.testing.assert_allclose(fake.seen[0][0][0, 0, 2:29, 0, 0], scored_t2w(a_case, grid)[:, 8, 0], atol=1e-5)
-    assert any("'gland'" in note for note in result.provenance.notes)
+    assert any("'gland'" in note.text for note in result.provenance.notes)
 
 
 def test_a_result_states_the_weights_of_the_network_that_searched_the_gland(a_case, gland_network, tmp_path):
@@ -218,7 +221,7 @@ def test_zones_of_the_gland_network_name_where_lesions_lie(a_case, monkeypatch):
     networks = {"gland": FakeSession(lambda x: logits), "fake": FakeSession(lambda x: lesion)}
     result = predict(a_case, a_bundle(CROP), open_network=lambda bundle: networks[bundle.name])
     assert [found.zone for found in result.lesions] == ["transition-zone"]
-    assert any(note.endswith("The zones are a guess.") for note in result.provenance.notes)
+    assert any(note.text.endswith("The zones are a guess.") for note in result.provenance.notes)
 
 
 def test_a_mark_outside_of_the_gland_that_was_found_is_left_out(a_case, gland_network, monkeypatch):
@@ -227,12 +230,14 @@ def test_a_mark_outside_of_the_gland_that_was_found_is_left_out(a_case, gland_ne
     open_network = lambda bundle: gland_network if bundle.name == "gland" else FakeSession(lambda x: lesions)  # noqa: E731
     result = predict(a_case, a_bundle(CROP), open_network=open_network)
     assert len(result.lesions) == 1
-    assert any(note.startswith("Marks outside of the prostate were left out: 1.") for note in result.provenance.notes)
+    assert any(
+        note.text.startswith("Marks outside of the prostate were left out: 1.") for note in result.provenance.notes
+    )
     everywhere = result.labels.with_array(np.ones_like(result.labels.array))
     for known in (replace(a_case, gland=everywhere), a_case):  # the case's own mask goes before the network's
         given = {} if known.gland is not None else {"gland": everywhere}
         whole = predict(known, a_bundle(CROP), crop="center", open_network=open_network, **given)
-        assert not any(note.startswith("Marks outside") for note in whole.provenance.notes)
+        assert not any(note.text.startswith("Marks outside") for note in whole.provenance.notes)
 
 
 def test_center_crop_asks_no_gland_network(a_case, gland_network):
@@ -242,8 +247,8 @@ def test_center_crop_asks_no_gland_network(a_case, gland_network):
 
 def test_without_mask_and_bundle_the_crop_is_the_middle_and_that_is_said(a_case, no_bundle_installed):
     result = predict(a_case, a_bundle(CROP), open_network=lambda bundle: FakeSession(as_is))
-    assert any("no gland segmentation bundle" in note for note in result.provenance.notes)
-    assert any("centered on: image" in note for note in result.provenance.notes)
+    assert any("no gland segmentation bundle" in note.text for note in result.provenance.notes)
+    assert any("centered on: image" in note.text for note in result.provenance.notes)
 
 
 def test_provicnet_takes_the_gland_of_user_case_or_network_or_refuses(a_case, gland_network):
@@ -256,7 +261,7 @@ def test_provicnet_takes_the_gland_of_user_case_or_network_or_refuses(a_case, gl
     assert gland_network.seen == []
     result = predict(a_case, a_bundle(spec), open_network=open_network)
     assert len(gland_network.seen) == 1
-    assert any("since no mask was given" in note for note in result.provenance.notes)
+    assert any("since no mask was given" in note.text for note in result.provenance.notes)
 
 
 def test_provicnet_without_any_gland_is_refused(a_case, no_bundle_installed):
@@ -299,8 +304,8 @@ def test_prostate_cut_off_by_the_middle_crop_is_looked_at_again(a_case):
     assert len(fake.seen) == 2
     assert not np.array_equal(fake.seen[0][0], fake.seen[1][0])
     assert prediction.SECOND_PASS_NOTE in result.provenance.notes
-    assert any("centered on: gland" in note for note in result.provenance.notes)
-    assert not any("centered on: image" in note for note in result.provenance.notes)
+    assert any("centered on: gland" in note.text for note in result.provenance.notes)
+    assert not any("centered on: image" in note.text for note in result.provenance.notes)
 
 
 @pytest.mark.parametrize("given", ["by the case", "by the user"])
@@ -410,7 +415,7 @@ def test_what_another_network_of_the_same_weights_marks_is_not_what_a_search_fin
     copy, findings = replace(bundle, name="gland-copy", caveats=("A copy.",)), Findings()
     CasePredictor(a_case, None, open_network, findings).predict(copy)
     found = CasePredictor(a_case, None, open_network, findings).predict(a_bundle(CROP))
-    assert not any("copy" in note for note in found.provenance.notes)
+    assert not any("copy" in note.text for note in found.provenance.notes)
 
 
 @pytest.mark.parametrize("marks", [True, False])
@@ -421,7 +426,7 @@ def test_the_note_on_the_gland_states_the_bundle_as_it_is_now(a_case, gland_netw
 
     def notes() -> str:
         predictor = CasePredictor(a_case, None, open_network, Findings(folder=tmp_path))
-        return " ".join(predictor.predict(a_bundle(CROP)).provenance.notes)
+        return " ".join(map(str, predictor.predict(a_bundle(CROP)).provenance.notes))
 
     assert "undle 'gland'" in notes()
     renamed = replace(bundle, name="gland-2", caveats=("Not for children.",))
@@ -456,7 +461,7 @@ def test_around_the_gland_lesions_are_the_same_and_elsewhere_there_are_none(a_ca
     distance = np.linalg.norm(points_mm(gland.geometry) - np.array([2, -1, 0]), axis=-1)
     assert not found[distance > 22].any()
     assert expected[distance > 22].any()
-    assert any("nothing is known of what lies elsewhere" in note for note in around.provenance.notes)
+    assert any("nothing is known of what lies elsewhere" in note.text for note in around.provenance.notes)
     assert around.provenance.options["region"] == "gland"
     assert "region" not in whole.provenance.options
 
@@ -547,9 +552,9 @@ def test_classes_state_the_slice_that_decided_them(a_case, tmp_path, orientation
     assert z == pytest.approx(highest, abs=0.2)
     assert 0 < highest < 8
     assert np.allclose((x, y), np.mean(np.argwhere(upright.array)[:, :0:-1], axis=0), atol=2)
-    notes = [note for note in result.provenance.notes if "most suspicious" in note]
+    notes = [note for note in result.provenance.notes if "most suspicious" in note.text]
     assert len(notes) == 1
-    assert f"slice {highest + 1} of 9 of t2w, counted from the feet" in notes[0]
+    assert f"slice {highest + 1} of 9 of t2w, counted from the feet" in notes[0].text
     assert read_result(save_result(result, tmp_path / "r")).decided_at_mm == pytest.approx(result.decided_at_mm)
 
 
@@ -558,7 +563,7 @@ def test_a_network_that_sees_the_whole_at_once_states_no_slice(a_case):
     network = FakeSession(lambda x: np.zeros((1, len(classes.labels)), np.float32))
     found = predict(a_case, a_bundle(classes), crop="center", open_network=lambda _: network)
     assert found.decided_at_mm is None
-    assert not any("most suspicious" in note for note in found.provenance.notes)
+    assert not any("most suspicious" in note.text for note in found.provenance.notes)
 
 
 def test_a_result_states_the_grid_that_it_was_predicted_from(a_case, tmp_path):
@@ -583,7 +588,7 @@ def test_a_comparison_gets_the_prostate_that_the_shipped_network_marks(a_case, m
     case = replace(a_case, gland=None)
     given = CasePredictor(case).case_with_gland("super-resolution")
     assert set(np.unique(given.gland.array)) == {0, 1}
-    assert given.notes[-1] == "The gland was marked."
+    assert given.notes[-1].text == "The gland was marked."
     assert given.zones == zones
     assert CasePredictor(case).case_with_gland("anatomy-segmentation").gland is None
     monkeypatch.setattr(CasePredictor, "_find_anatomy", lambda self, on_part: FoundAnatomy("None was found."))

@@ -72,7 +72,7 @@ def test_a_correction_that_does_harm_is_withheld_from_the_user(bundle, a_case):
     if result.displacement_mm is None:
         pytest.skip("the network corrects no distortion")
     # Made-up weights find nothing.
-    assert any(note.startswith("The correction was withheld") for note in result.provenance.notes)
+    assert any(note.text.startswith("The correction was withheld") for note in result.provenance.notes)
     np.testing.assert_array_equal(result.images["hbv-corrected"].array, a_case[Sequence.HBV].array)
     assert result_to_json(result)["withheld"]
 
@@ -127,7 +127,7 @@ def test_windows_take_over_where_memory_is_short(anatomy, a_case, monkeypatch):
     by_windows = predict(a_case, anatomy, "onnx")
     notes = by_windows.provenance.notes
     assert ONE_PASS_NOTE not in notes
-    assert any(note.startswith("The whole volume was seen by windows") and "GiB" in note for note in notes)
+    assert any(note.text.startswith("The whole volume was seen by windows") and "GiB" in note.text for note in notes)
     name = next(iter(whole.probabilities))
     assert np.abs(whole.probabilities[name].array - by_windows.probabilities[name].array).max() > 1e-3
 
@@ -141,7 +141,7 @@ def test_windows_take_over_where_a_device_runs_out_of_memory(anatomy, a_case):
         return session.run(x)
 
     notes = predict(a_case, anatomy, open_network=lambda b: FakeSession(run, device="cuda:0")).provenance.notes
-    assert any("since one pass failed. The memory of device 'cuda:0'" in note for note in notes)
+    assert any("since one pass failed. The memory of device 'cuda:0'" in note.text for note in notes)
 
 
 def volumes_of(result: Result):

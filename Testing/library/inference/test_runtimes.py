@@ -63,8 +63,8 @@ def test_both_runtimes_give_one_answer(a_bundle, x):
 def test_auto_takes_onnx_and_notes_it(a_bundle):
     session = open_session(a_bundle)
     assert (session.runtime, session.device, session.precision) == ("onnx", "cpu", "fp32")
-    assert "ONNX Runtime was chosen" in session.notes[0]
-    assert "Device cpu was chosen." in session.notes
+    assert "ONNX Runtime was chosen" in session.notes[0].text
+    assert "Device cpu was chosen." in map(str, session.notes)
     assert session.versions["onnxruntime"]
 
 
@@ -76,14 +76,14 @@ def test_what_is_named_needs_no_note(a_bundle):
 def test_auto_takes_torch_where_there_is_no_graph_and_notes_why(no_graph):
     session = open_session(no_graph)
     assert session.runtime == "torch"
-    assert "has no models/model.onnx" in session.notes[0]
+    assert "has no models/model.onnx" in session.notes[0].text
 
 
 def test_auto_takes_torch_where_onnxruntime_is_missing(a_bundle, hide):
     hide("onnxruntime")
     session = open_session(a_bundle)
     assert session.runtime == "torch"
-    assert "onnxruntime is not installed" in session.notes[0]
+    assert "onnxruntime is not installed" in session.notes[0].text
 
 
 def test_no_runtime_at_all_names_both_reasons(no_graph, hide):
@@ -160,7 +160,7 @@ def test_a_provider_that_does_not_start_is_passed_over_by_auto_with_a_note(a_bun
     )
     session = open_session(a_bundle, "onnx")
     assert session.device == "cpu"
-    assert any("Device cuda was passed over" in note for note in session.notes)
+    assert any("Device cuda was passed over" in note.text for note in session.notes)
 
 
 def test_coreml_is_tried_for_networks_of_slices_only(a_bundle, tmp_path, monkeypatch):

@@ -137,9 +137,9 @@ def test_what_is_not_needed_and_cannot_be_read_is_left_out_with_a_note(a_folder)
     (a_folder / "adc.nii.gz").write_bytes(b"no image")
     case = read_case_for([Sequence.T2W], a_folder)
     assert case.sequences == (Sequence.T2W, Sequence.HBV)
-    assert case.notes[-1] == "Left out, since it could not be read whole and is not needed: adc."
+    assert case.notes[-1].text == "Left out, since it could not be read whole and is not needed: adc."
     named = read_case_for([Sequence.T2W], a_folder, hbv=a_folder / "hbv.nii.gz")
-    assert (named.sequences, named.notes[-1]) == (case.sequences, case.notes[-1])
+    assert (named.sequences, named.notes[-1].text) == (case.sequences, case.notes[-1].text)
     with pytest.raises(ImageError, match="adc"):
         read_case_for([Sequence.ADC], a_folder)
     with pytest.raises(ImageError, match="adc"):
@@ -151,11 +151,11 @@ def test_of_two_images_that_are_not_needed_only_those_that_cannot_be_read_are_le
     write_volume(an_hbv(5), a_folder / "b_hbv.nii.gz")
     case = read_case_for([Sequence.T2W], a_folder)
     assert case.sequences == (Sequence.T2W, Sequence.ADC)
-    assert case.notes[-1].endswith("is not needed: hbv.")
+    assert case.notes[-1].text.endswith("is not needed: hbv.")
     (a_folder / "adc.nii.gz").write_bytes(b"no image")
     case = read_case_for([Sequence.T2W], a_folder)
     assert case.sequences == (Sequence.T2W,)
-    assert case.notes[-1].endswith("is not needed: hbv, adc.")
+    assert case.notes[-1].text.endswith("is not needed: hbv, adc.")
 
 
 def test_b_values_in_the_name_of_an_adc_map_do_not_make_it_a_high_b_image(a_folder):
@@ -222,7 +222,7 @@ def test_an_adc_map_in_another_unit_is_converted_with_a_note(a_folder, caplog):
     write_volume(scaled, a_folder / "adc.nii.gz")
     case = read_case(a_folder)
     np.testing.assert_allclose(case[Sequence.ADC].array, an_adc().array, rtol=1e-5)
-    assert case.notes[0] == "adc was in mm²/s by its range; converted to 1e-6 mm²/s."
+    assert case.notes[0].text == "adc was in mm²/s by its range; converted to 1e-6 mm²/s."
     assert "adc was in mm²/s" in caplog.text
     assert "p001" not in caplog.text
 
@@ -242,7 +242,7 @@ def test_a_diffusion_file_gives_the_high_b_image_and_a_note_on_how(a_folder, a_s
     start = a_series_file(a_folder)
     case = read_case(a_folder)
     np.testing.assert_allclose(case[Sequence.HBV].array, start * np.exp(-1.4), rtol=1e-4)
-    assert "b 1400 computed by a mono-exponential fit to b 50, 400, 800 (the file)" in case.notes[0]
+    assert "b 1400 computed by a mono-exponential fit to b 50, 400, 800 (the file)" in case.notes[0].text
 
 
 def test_a_high_b_file_goes_before_the_diffusion_file(a_folder, a_series_file):
@@ -253,7 +253,7 @@ def test_a_high_b_file_goes_before_the_diffusion_file(a_folder, a_series_file):
 def test_a_diffusion_file_named_by_option_gives_the_high_b_image(a_folder, a_series_file):
     a_series_file(a_folder)
     case = read_case(a_folder, hbv=a_folder / "dwi.nii.gz")
-    assert "b 1400 computed" in case.notes[0]
+    assert "b 1400 computed" in case.notes[0].text
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_a_3d_diffusion_file_without_b_value_is_not_guessed_at(a_folder):
     (a_folder / "hbv.nii.gz").rename(a_folder / "dwi.nii.gz")
     case = read_case(a_folder)
     assert Sequence.HBV not in case
-    assert case.notes[0] == (
+    assert case.notes[0].text == (
         "The diffusion file has no b values and was not used; if it is the high-b image, select it as such."
     )
 
@@ -288,7 +288,7 @@ def test_a_gland_mask_is_found_by_its_name(a_folder):
     write_volume(a_gland(), a_folder / "gland_reader.nii.gz")
     case = read_case(a_folder)
     np.testing.assert_array_equal(case.gland.array, a_gland().array)
-    assert case.notes[0] == "Gland mask: the file that is named so in the case's folder."
+    assert case.notes[0].text == "Gland mask: the file that is named so in the case's folder."
 
 
 def test_of_two_gland_masks_none_is_taken(a_folder):
@@ -296,7 +296,7 @@ def test_of_two_gland_masks_none_is_taken(a_folder):
     write_volume(a_gland(), a_folder / "gland_b.nii.gz")
     case = read_case(a_folder)
     assert case.gland is None
-    assert case.notes[0].startswith("2 files could be the gland mask; none was used")
+    assert case.notes[0].text.startswith("2 files could be the gland mask; none was used")
     assert read_case(a_folder, gland=a_folder / "gland_b.nii.gz").gland is not None
 
 

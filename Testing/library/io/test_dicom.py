@@ -91,7 +91,7 @@ def test_the_grid_is_the_one_that_the_tags_give(a_study):
 def test_nothing_of_the_patient_is_kept(a_study, caplog):
     caplog.set_level("INFO")
     case = read_case(a_study)
-    shown = " ".join([case.id, *case.notes, caplog.text, *(v.name for v in case.volumes.values())])
+    shown = " ".join([case.id, *map(str, case.notes), caplog.text, *(v.name for v in case.volumes.values())])
     for secret in (PATIENT_NAME, PATIENT_ID, STUDY_UID, "DOE", str(a_study)):
         assert secret not in shown
     assert case.id.startswith("study-")
@@ -140,7 +140,7 @@ def test_b_values_are_read_as_each_make_writes_them(tmp_path, vendor):
         trace_series(b, number, image_type=("ORIGINAL", "PRIMARY"), **b_written(vendor, b)).write(tmp_path)
     case = read_case(tmp_path)
     np.testing.assert_array_equal(case[Sequence.HBV].array, np.round(trace_at(1400)))
-    assert "b 1400 as measured" in case.notes[0]
+    assert "b 1400 as measured" in case.notes[0].text
     assert case.acquisitions[Sequence.HBV].computed_b is None
 
 
@@ -148,7 +148,7 @@ def test_b_values_are_read_where_types_are_implicit(tmp_path):
     for dataset in trace_series(1400).datasets():
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
         dataset.save_as(tmp_path / f"{dataset.InstanceNumber}.dcm", enforce_file_format=True)
-    assert "b 1400 as measured" in read_case(tmp_path).notes[0]
+    assert "b 1400 as measured" in read_case(tmp_path).notes[0].text
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_series_of_several_b_values_is_split_and_extrapolated(tmp_path):
     case = read_case(tmp_path)
     np.testing.assert_allclose(case[Sequence.HBV].array, trace_at(1400), rtol=5e-3)
     assert case.acquisitions[Sequence.HBV].computed_b == 1400
-    assert case.notes[0] == (
+    assert case.notes[0].text == (
         "High-b image: b 1400 computed by a mono-exponential fit to b 50, 400, 800 "
         "(series 6 (15 images)); it was not measured."
     )
@@ -258,13 +258,13 @@ def test_the_image_that_the_scanner_calculated_goes_before_an_own_fit(tmp_path):
     trace_series(1000, 8, description="ep2d_diff_tra_CALC_BVAL").write(tmp_path / "calc")
     case = read_case(tmp_path)
     np.testing.assert_array_equal(case[Sequence.HBV].array, np.round(trace_at(1000)))
-    assert "calculated by the scanner, b 1000 by its tag" in case.notes[0]
+    assert "calculated by the scanner, b 1000 by its tag" in case.notes[0].text
 
 
 def test_a_measured_high_b_goes_before_a_calculated_one(tmp_path):
     write_multi_b(tmp_path / "dwi", (50, 1500))
     trace_series(2000, 8, description="ep2d_diff_tra_CALC_BVAL").write(tmp_path / "calc")
-    assert "b 1500 as measured" in read_case(tmp_path).notes[0]
+    assert "b 1500 as measured" in read_case(tmp_path).notes[0].text
 
 
 def test_trace_images_are_told_from_single_directions(tmp_path):
@@ -301,7 +301,7 @@ def test_a_synthetic_series_is_not_chosen_beside_a_measured_one(tmp_path):
     synthetic(t2w_series(), voxels=a_t2w(5).array).write(tmp_path / "exam" / "derived")
     case = read_case(tmp_path / "exam")
     np.testing.assert_array_equal(case[Sequence.T2W].array, a_t2w().array)
-    assert not any("synthetic" in note for note in case.notes)
+    assert not any("synthetic" in note.text for note in case.notes)
 
 
 def test_a_synthetic_series_alone_is_used_only_where_it_is_named(tmp_path):
@@ -309,11 +309,11 @@ def test_a_synthetic_series_alone_is_used_only_where_it_is_named(tmp_path):
     with pytest.raises(MissingSequenceError, match=r"could be t2w is synthetic, .* name it with --t2w"):
         read_case(tmp_path)
     case = read_case(t2w=tmp_path / "t2")
-    assert "It is synthetic by its Image Type, made by an algorithm and not measured" in case.notes[0]
+    assert "It is synthetic by its Image Type, made by an algorithm and not measured" in case.notes[0].text
     adc_series().write(tmp_path / "adc")
     case = read_case(tmp_path)
     assert case.sequences == (Sequence.ADC,)
-    assert any("could be t2w is synthetic" in note for note in case.notes)
+    assert any("could be t2w is synthetic" in note.text for note in case.notes)
 
 
 @pytest.mark.parametrize("choice", ["b", "b/IM11003.dcm"])
@@ -329,7 +329,7 @@ def test_a_folder_or_a_file_of_a_series_chooses_it(tmp_path, choice):
 def test_a_diffusion_series_named_by_option_gives_its_high_b_image(tmp_path):
     write_multi_b(tmp_path / "DOE_JOHN" / "dwi", (50, 400, 800))
     case = read_case(hbv=tmp_path / "DOE_JOHN" / "dwi")
-    assert "b 1400 computed" in case.notes[0]
+    assert "b 1400 computed" in case.notes[0].text
     assert case.id == "study"
 
 
@@ -489,9 +489,9 @@ def test_what_was_not_read_is_stated_where_a_sequence_lacks(tmp_path):
     write_multi_b(tmp_path, (50, 400, 600))
     write_enhanced(tmp_path)
     case = read_case(tmp_path)
-    unread = [note for note in case.notes if note.startswith("Not read: ")]
-    assert unread[0].startswith("Not read: series 4 (1 image) is multi-frame (enhanced).")
-    assert unread[1] == (
+    unread = [note for note in case.notes if note.text.startswith("Not read: ")]
+    assert unread[0].text.startswith("Not read: series 4 (1 image) is multi-frame (enhanced).")
+    assert unread[1].text == (
         "Not read: series 6 (15 images), diffusion of b 600 at most; a high-b image needs b 800 or higher."
     )
     with pytest.raises(MissingSequenceError) as error:

@@ -33,7 +33,7 @@ def test_adc_is_converted_to_its_unit_with_a_note(tmp_path):
     in_mm2_per_s = an_adc().with_array((an_adc().array * 1e-6).astype(np.float32))
     case = read_exported_case("p001", {Sequence.ADC: exported(tmp_path, in_mm2_per_s)})
     np.testing.assert_allclose(case[Sequence.ADC].array, an_adc().array, rtol=1e-5)
-    assert "converted to 1e-6 mm²/s" in case.notes[0]
+    assert "converted to 1e-6 mm²/s" in case.notes[0].text
 
 
 def test_byte_order_and_fortran_order_do_not_matter(tmp_path):

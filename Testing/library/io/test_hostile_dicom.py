@@ -278,7 +278,7 @@ def test_real_world_values_of_an_adc_map_that_differ_are_noted_but_for_their_uni
     changed(tmp_path / "adc", RealWorldValueMappingSequence=_mapping(slope, intercept))
     case = read_case(adc=tmp_path / "adc")
     np.testing.assert_array_equal(case["adc"].array, an_adc().array)
-    assert ("Real World Value Mapping states other values" in case.notes[0]) == is_noted
+    assert ("Real World Value Mapping states other values" in case.notes[0].text) == is_noted
     changed(tmp_path / "adc", RescaleSlope=None, RescaleIntercept=None)
     if not is_noted:
         np.testing.assert_array_equal(read_case(adc=tmp_path / "adc")["adc"].array, an_adc().array)
@@ -346,7 +346,7 @@ def test_a_series_with_a_damaged_slice_is_left_out_where_it_is_not_needed(tmp_pa
         read_case_for([Sequence.ADC], tmp_path)
     case = read_case_for([Sequence.T2W], tmp_path)
     assert case.sequences == (Sequence.T2W,)
-    assert case.notes[-1] == "Left out, since it could not be read whole and is not needed: adc."
+    assert case.notes[-1].text == "Left out, since it could not be read whole and is not needed: adc."
 
 
 def test_a_series_of_which_every_slice_is_truncated_is_not_passed_over(folder):
@@ -410,7 +410,7 @@ def test_color_is_refused(folder):
 
 def test_inverted_gray_values_are_noted(folder):
     changed(folder, PhotometricInterpretation="MONOCHROME1")
-    assert "stored with inverted gray values (MONOCHROME1)" in read_case(t2w=folder).notes[0]
+    assert "stored with inverted gray values (MONOCHROME1)" in read_case(t2w=folder).notes[0].text
 
 
 def test_inverted_gray_values_that_are_compressed_are_refused(folder):
@@ -439,7 +439,7 @@ def test_a_b_value_that_cannot_be_is_noted(tmp_path):
     trace = DicomSeries(an_adc().array, "dwi", 6, **ADC, tags={"DiffusionBValue": 50000.0})
     trace.image_type = ("DERIVED", "PRIMARY", "DIFFUSION", "TRACEW")
     trace.write(tmp_path / "dwi")
-    assert "b value of 50000 s/mm² is beyond what scanners measure" in read_case(hbv=tmp_path / "dwi").notes[0]
+    assert "b value of 50000 s/mm² is beyond what scanners measure" in read_case(hbv=tmp_path / "dwi").notes[0].text
 
 
 # Exams
@@ -460,7 +460,7 @@ def test_series_of_two_exams_are_refused_and_allowed_explicitly(tmp_path, tags, 
     assert "MRN" not in str(caught.value)
     assert "1.2.3" not in str(caught.value)
     case = read_case(tmp_path, allow_mixed_exams=True)
-    assert f"Not one exam: {words}. They were taken together as asked." in case.notes
+    assert f"Not one exam: {words}. They were taken together as asked." in map(str, case.notes)
 
 
 def test_named_series_of_two_studies_are_refused(tmp_path):

@@ -11,6 +11,7 @@ from dicom_series import AXIAL, CORONAL, DicomSeries
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import AmbiguousInputError, MixedExamsError
+from VFMTransferLib.core.notes import Note
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
@@ -89,7 +90,7 @@ def test_an_image_that_was_moved_is_not_that_of_its_files_and_a_note_says_so(tmp
     moved = replace(image, grid=replace(image.grid, origin_mm=tuple(np.add(image.grid.origin_mm, (2.0, 0.0, 0.0)))))
     case = read_images("study", tmp_path / "job", replace(given, images={**given.images, Sequence.T2W: moved}))
     assert Sequence.T2W not in case.files
-    assert any("t2w does not lie where its DICOM files state" in note for note in case.notes)
+    assert any("t2w does not lie where its DICOM files state" in note.text for note in case.notes)
     assert case.acquisitions[Sequence.T2W].phase_axis == "anterior-posterior"  # which a shift does not change
 
 
@@ -108,7 +109,7 @@ def test_images_of_two_patients_are_refused_and_two_frames_of_reference_noted(tm
                 read_images("study", tmp_path / "job", given)
         else:
             notes = read_images("study", tmp_path / "job", given).notes
-            assert any("t2w and hbv are of two frames of reference" in note for note in notes)
+            assert any("t2w and hbv are of two frames of reference" in note.text for note in notes)
 
 
 def test_files_that_are_gone_leave_the_images_usable(tmp_path):
@@ -117,7 +118,7 @@ def test_files_that_are_gone_leave_the_images_usable(tmp_path):
     shutil.rmtree(exam)
     case = read_images("study", tmp_path / "job", given)
     assert case.files == {}
-    assert any("DICOM files of t2w cannot be read any more" in note for note in case.notes)
+    assert any("DICOM files of t2w cannot be read any more" in note.text for note in case.notes)
     np.testing.assert_array_equal(case["t2w"].array, volumes[Sequence.T2W].array)
 
 
@@ -168,7 +169,7 @@ def a_result(volume: Volume) -> Result:
         "onnx",
         "cpu",
         versions={"vfm-transfer": "1"},
-        caveats=("A guess.",),
+        caveats=(Note("network-caveat", "A guess."),),
     )
     return Result("study", "anatomy-segmentation", source, {"prostate": 1}, volume.with_array(array))
 

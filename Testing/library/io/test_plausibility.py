@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import ImageError
-from VFMTransferLib.core.result import warnings_in
+from VFMTransferLib.core.notes import warning_text
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io import read_volume
@@ -32,7 +32,7 @@ def test_an_adc_map_comes_out_in_one_unit_whatever_it_was_in(factor, unit):
     given = an_adc().with_array(an_adc().array * np.float32(factor))
     volume, notes = checked_sequence(given, Sequence.ADC, "adc.nii.gz")
     np.testing.assert_allclose(volume.array, an_adc().array, rtol=1e-5)
-    assert notes == ([] if factor == 1 else [f"adc was in {unit} by its range; converted to 1e-6 mm²/s."])
+    assert [*map(str, notes)] == ([] if factor == 1 else [f"adc was in {unit} by its range; converted to 1e-6 mm²/s."])
 
 
 def test_zeros_around_the_body_do_not_disguise_the_unit():
@@ -50,7 +50,7 @@ def test_an_adc_below_0_is_set_to_0_with_a_note(factor, below):
     expected = np.maximum(array, 0)
     volume, notes = checked_sequence(an_adc().with_array(array * np.float32(factor)), Sequence.ADC, "adc.nii.gz")
     np.testing.assert_allclose(volume.array, expected, rtol=1e-5)
-    assert f"adc was below 0, which no tissue is, in {(array < 0).sum()} of {array.size} voxels" in notes[-1]
+    assert f"adc was below 0, which no tissue is, in {(array < 0).sum()} of {array.size} voxels" in notes[-1].text
 
 
 @pytest.mark.parametrize("factor", [0.01, 10.0, 1e-4, 1e4])
@@ -96,7 +96,7 @@ def test_a_small_offset_makes_no_ct():
 
 def test_a_t2w_with_the_values_of_an_adc_map_is_taken_with_a_doubt():
     _, notes = checked_sequence(an_adc(), Sequence.T2W, "t2w.nii.gz")
-    assert notes == ["What was given as t2w has values that could be those of an ADC map; check it."]
+    assert [*map(str, notes)] == ["What was given as t2w has values that could be those of an ADC map; check it."]
 
 
 def test_the_given_volume_stays_as_it_was():
@@ -124,7 +124,7 @@ def test_images_of_two_patients_are_noted_unless_identifiers_prove_them_one_exam
     moved = replace(other.geometry, origin_mm=tuple(np.add(other.geometry.origin_mm, (12.0, 10.0, 6.0))))
     mixed = Case("mixed", {Sequence.T2W: a_phantom.case["t2w"], Sequence.ADC: replace(other, geometry=moved)})
     (note,) = notes_of(mixed)
-    assert "do not show the same where they overlap, as images of two patients would" in note
+    assert "do not show the same where they overlap, as images of two patients would" in note.text
     assert notes_of(mixed, is_one_exam=True) == []
 
 
@@ -132,7 +132,7 @@ def test_a_high_b_image_that_shows_something_else_than_the_adc_map_is_noted(a_ph
     case = a_phantom.case
     other = case["hbv"].with_array(np.ascontiguousarray(case["hbv"].array[:, :, ::-1]))
     (note,) = notes_of(Case("mixed", {**case.volumes, Sequence.HBV: other}))
-    assert note.startswith("hbv and adc do not show the same where they overlap")
+    assert note.text.startswith("hbv and adc do not show the same where they overlap")
 
 
 def with_changed_t2w(case, change) -> Case:
@@ -162,12 +162,12 @@ def with_one_bright_voxel(array):
 )
 def test_voxels_that_no_scan_has_are_noted(a_phantom, change, words):
     notes = notes_of(with_changed_t2w(a_phantom.case, change))
-    assert any(note.startswith(words) for note in notes), notes
+    assert any(note.text.startswith(words) for note in notes), notes
 
 
 def test_fields_of_view_that_share_little_are_noted(a_phantom):
     (note,) = notes_of(a_phantom.case, shared_view=0.3)
-    assert note == "The images share only 30% of their fields of view; check that they are of one exam."
+    assert note.text == "The images share only 30% of their fields of view; check that they are of one exam."
 
 
 def test_blank_and_repeated_slices_are_counted():
@@ -175,7 +175,10 @@ def test_blank_and_repeated_slices_are_counted():
     array = t2w.array.copy()
     array[0], array[1], array[5] = 0, 0, array[4]
     notes = notes_on({Sequence.T2W: t2w.with_array(array)}, None, 1.0, True)
-    assert notes[:2] == ["t2w has blank slices: 2 of 7.", "t2w has slices that repeat another one: 1 of 7."]
+    assert [*map(str, notes[:2])] == [
+        "t2w has blank slices: 2 of 7.",
+        "t2w has slices that repeat another one: 1 of 7.",
+    ]
 
 
 def test_slices_are_those_of_the_scan_whichever_axis_of_the_file_they_run_along(a_phantom):
@@ -184,8 +187,8 @@ def test_slices_are_those_of_the_scan_whichever_axis_of_the_file_they_run_along(
     array[1] = 0
     scan = t2w.with_array(array)
     as_scanned = notes_on({Sequence.T2W: scan}, None, 1.0, True)
-    assert f"t2w has blank slices: 1 of {len(array)}." in as_scanned
-    assert any("do not follow each other" in note for note in as_scanned)
+    assert f"t2w has blank slices: 1 of {len(array)}." in map(str, as_scanned)
+    assert any("do not follow each other" in note.text for note in as_scanned)
     permuted = Volume.from_sitk(sitk.PermuteAxes(scan.to_sitk(), [2, 0, 1]), "t2w")
     assert notes_on({Sequence.T2W: permuted}, None, 1.0, True) == as_scanned
 
@@ -199,8 +202,8 @@ def test_a_mask_that_cannot_be_a_prostate_is_noted():
     small[2:4, 2:5, 2:5] = 1
     (two,) = notes_on({}, Volume(mask, grid), 1.0, True)
     (tiny,) = notes_on({}, Volume(small, grid), 1.0, True)
-    assert "has 2 large parts, and a prostate has one" in two
-    assert "has 0.2 ml, and prostates have 8 to 300 ml" in tiny
+    assert "has 2 large parts, and a prostate has one" in two.text
+    assert "has 0.2 ml, and prostates have 8 to 300 ml" in tiny.text
 
 
 def an_outline() -> np.ndarray:
@@ -216,15 +219,15 @@ def test_an_outline_and_a_mask_that_is_too_long_are_no_prostates():
     long[1:19, 18:22, :] = 1
     (hollow,) = notes_on({}, Volume(an_outline(), grid), 1.0, True)
     (stretched,) = notes_on({}, Volume(long, Geometry((40, 40, 20), (4.0, 3.0, 3.0))), 1.0, True)
-    assert "fills 20% of the box around it, as an outline does" in hollow
-    assert "is 160 x 12 x 54 mm large, and prostates are 12 to 120 mm along each axis" in stretched
+    assert "fills 20% of the box around it, as an outline does" in hollow.text
+    assert "is 160 x 12 x 54 mm large, and prostates are 12 to 120 mm along each axis" in stretched.text
 
 
 def test_a_mask_far_beside_the_middle_of_the_image_gets_a_warning(a_phantom):
     x, y, z = a_phantom.gland.geometry.origin_mm
     for shift_mm, is_far in ((-30.0, False), (60.0, True)):
         moved = replace(a_phantom.gland.geometry, origin_mm=(x + shift_mm, y, z))
-        warning = warnings_in(notes_of(a_phantom.case, replace(a_phantom.gland, geometry=moved)))
+        warning = warning_text(notes_of(a_phantom.case, replace(a_phantom.gland, geometry=moved)))
         assert bool(re.match("the middle of the prostate's mask lies [56][0-9] mm beside", warning)) == is_far
 
 
@@ -239,7 +242,7 @@ def test_a_gland_that_the_last_slice_cuts_is_noted(a_phantom, end):
     size = (*t2w.geometry.size[:2], len(t2w.array[cut]))
     grid = replace(t2w.geometry, size=size, origin_mm=tuple(map(float, origin)))
     (note,) = notes_on({Sequence.T2W: Volume(t2w.array[cut], grid, "t2w")}, gland, 1.0, True)
-    assert f"reaches the {end} slice of t2w, where slices may be missing" in note
+    assert f"reaches the {end} slice of t2w, where slices may be missing" in note.text
 
 
 def test_an_adc_map_that_ends_before_the_high_b_image_is_noted():
@@ -248,7 +251,7 @@ def test_an_adc_map_that_ends_before_the_high_b_image_is_noted():
     short = Volume(adc.array[2:], replace(adc.geometry, size=size, origin_mm=tuple(adc.geometry.to_world((0, 0, 2)))))
     assert notes_on({Sequence.HBV: hbv, Sequence.ADC: adc}, None, 1.0, True) == []
     (note,) = notes_on({Sequence.HBV: hbv, Sequence.ADC: short}, None, 1.0, True)
-    assert "adc ends 10 mm before hbv at its lower end" in note
+    assert "adc ends 10 mm before hbv at its lower end" in note.text
 
 
 def test_images_are_compared_whichever_axis_of_the_file_their_slices_run_along(a_phantom):
@@ -287,18 +290,18 @@ def test_voxels_that_lie_another_way_than_the_header_states_are_noted(axes, word
     t2w = a_pelvis()
     assert notes_on({Sequence.T2W: t2w}, None, 1.0, True) == []
     (note,) = notes_on({Sequence.T2W: t2w.with_array(np.flip(t2w.array, axes).copy())}, None, 1.0, True)
-    assert words in note
-    assert "Whether left and right are exchanged cannot be seen" in note
+    assert words in note.text
+    assert "Whether left and right are exchanged cannot be seen" in note.text
 
 
 def test_t2w_and_diffusion_that_were_exchanged_are_noted(a_phantom):
     fine, coarse = a_pelvis(), a_phantom.case["hbv"]
     exchanged = notes_on({Sequence.T2W: coarse, Sequence.HBV: fine}, None, 1.0, True)
-    assert any("hbv looks as T2w does" in note and "not exchanged" in note for note in exchanged)
+    assert any("hbv looks as T2w does" in note.text and "not exchanged" in note.text for note in exchanged)
     wide = replace(an_hbv(), geometry=replace(an_hbv().geometry, spacing_mm=(5.0, 5.0, 5.0)))
     notes = notes_on({Sequence.T2W: wide, Sequence.HBV: a_t2w()}, None, 1.0, True)
     warning = "hbv is finer than t2w by far; check that t2w and hbv were not exchanged."
-    assert warnings_in(notes) == warning
+    assert warning_text(notes) == warning
 
 
 @pytest.mark.parametrize(
@@ -328,7 +331,7 @@ def test_a_grid_beyond_what_networks_were_tried_on_is_noted(change, words):
     assert notes_on(t2w_on(grid), None, 1.0, True) == []
     odd = t2w_on(replace(grid, **change))
     (note,) = notes_on(odd, None, 1.0, True)
-    assert re.search(words, note)
+    assert re.search(words, note.text)
     turned = Volume.from_sitk(sitk.DICOMOrient(odd[Sequence.T2W].to_sitk(), "SAR"), "t2w")
     assert note in notes_on({Sequence.T2W: turned}, None, 1.0, True)
 
@@ -339,20 +342,20 @@ def test_a_t2w_that_is_not_axial_is_noted(axes, plane):
     grid = Geometry((320, 320, 20), (0.5, 0.5, 3.6), direction=tuple(direction.ravel().tolist()))
     array = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=grid.shape), (2, 8, 8))
     notes = notes_on({Sequence.T2W: Volume(array, grid)}, None, 1.0, True)
-    assert any(f"t2w has {plane} slices, and must be axial" in note for note in notes)
+    assert any(f"t2w has {plane} slices, and must be axial" in note.text for note in notes)
     isotropic = replace(grid, spacing_mm=(1.0, 1.0, 1.0))
     assert not any(
-        "must be axial" in note for note in notes_on({Sequence.T2W: Volume(array, isotropic)}, None, 1.0, True)
+        "must be axial" in note.text for note in notes_on({Sequence.T2W: Volume(array, isotropic)}, None, 1.0, True)
     )
 
 
 def test_every_real_exam_is_found_the_right_way_up_and_turned_ones_are_not(shared_data):
     for file in sorted((shared_data / "cases").glob("*/t2w.nii.gz")):
         t2w = read_volume(file, "t2w")
-        assert not any("shows anatomy" in note for note in notes_on({Sequence.T2W: t2w}, None, 1.0, True))
+        assert not any("shows anatomy" in note.text for note in notes_on({Sequence.T2W: t2w}, None, 1.0, True))
         for axes in ((0,), (1,), (0, 1)):
             turned = t2w.with_array(np.flip(t2w.array, axes).copy())
-            assert any("shows anatomy" in note for note in notes_on({Sequence.T2W: turned}, None, 1.0, True)), (
+            assert any("shows anatomy" in note.text for note in notes_on({Sequence.T2W: turned}, None, 1.0, True)), (
                 file.parent
             )
 

@@ -85,7 +85,7 @@ def test_noise_is_measured_where_the_background_was_removed():
     smooth = {
         b: volume.with_array(np.full_like(volume.array, 900 * np.exp(-b * 1.5e-3))) for b, volume in series.items()
     }
-    assert fit_diffusion(smooth).notes[-1].startswith("The noise could not be measured")
+    assert fit_diffusion(smooth).notes[-1].text.startswith("The noise could not be measured")
 
 
 def test_residual_by_hand():
@@ -111,8 +111,8 @@ def test_two_b_values_leave_a_residual_only_where_adc_is_cut():
 def test_b_0_is_left_out_where_two_others_remain_and_two_leave_no_residual():
     fit = fit_diffusion(a_series((0.0, 50.0, 800.0)))
     assert fit.b_values == (50.0, 800.0)
-    assert "b 0 was left out" in fit.notes[0]
-    assert "no residual" in fit.notes[1]
+    assert "b 0 was left out" in fit.notes[0].text
+    assert "no residual" in fit.notes[1].text
 
 
 def test_a_series_of_one_b_value_or_of_two_grids_is_refused():
@@ -126,7 +126,7 @@ def test_a_series_of_one_b_value_or_of_two_grids_is_refused():
 
 def test_b_values_that_signal_rises_with_are_noted():
     exchanged = dict(zip(B, reversed(a_series().values()), strict=True))
-    assert any("signal rises from b 50 to b 400" in note for note in fit_diffusion(exchanged).notes)
+    assert any("signal rises from b 50 to b 400" in note.text for note in fit_diffusion(exchanged).notes)
 
 
 def test_a_b_value_beyond_what_scanners_measure_is_refused():
@@ -158,7 +158,7 @@ def test_b_values_are_read_from_several_dicom_series(tmp_path):
         series.write(tmp_path / f"b{b:g}")
     found, notes = read_diffusion(tmp_path)
     assert list(found) == [50.0, 400.0, 800.0]
-    assert notes == [
+    assert [note.text for note in notes] == [
         "Several series were taken together: series 1 (4 images), series 2 (4 images), series 3 (4 images)."
     ]
     np.testing.assert_allclose(fit_diffusion(found).adc.array, an_adc(), rtol=0.02)  # stored as whole numbers

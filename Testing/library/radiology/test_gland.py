@@ -144,7 +144,7 @@ def test_a_stray_voxel_changes_no_diameter_and_is_noted(stray):
     )
     assert found.segmented_ml == pytest.approx(mask.volume_ml)
     (note,) = GlandFrame.from_mask(mask).notes
-    assert "0.00075 ml apart from it were left out" in note
+    assert "0.00075 ml apart from it were left out" in note.text
     assert not GlandFrame.from_mask(clean).notes
 
 
@@ -156,7 +156,7 @@ def test_of_a_mask_in_large_parts_all_are_measured_and_that_is_noted():
     found = measure_gland(whole.with_array(array), "as given")
     assert (found.transverse_mm, found.anteroposterior_mm, found.longitudinal_mm) == (30.0, 20.0, 27.0)
     (note,) = GlandFrame.from_mask(whole.with_array(array)).notes
-    assert "the largest holds 20%" in note
+    assert "the largest holds 20%" in note.text
 
 
 def test_of_two_lobes_what_lies_between_them_is_not_measured_and_that_is_noted():
@@ -168,5 +168,5 @@ def test_of_two_lobes_what_lies_between_them_is_not_measured_and_that_is_noted()
     assert (found.transverse_mm, found.anteroposterior_mm, found.longitudinal_mm) == (30.0, None, None)
     assert (found.ellipsoid_ml, found.psa_density_ellipsoid) == (None, None)
     assert found.psa_density_segmented == pytest.approx(4.8 / mask.volume_ml)
-    assert any("were not measured" in note for note in GlandFrame.from_mask(mask).notes)
+    assert any("were not measured" in note.text for note in GlandFrame.from_mask(mask).notes)
     assert [value for value, _ in found.lines] == ["30 x n/a x n/a mm", "9.6 ml", "0.50 ng/ml²"]

@@ -29,6 +29,7 @@ from specs import MODELS
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import OutputError
+from VFMTransferLib.core.notes import Note
 from VFMTransferLib.core.result import TRAINED_NOTE
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
@@ -219,7 +220,12 @@ def test_without_a_reference_the_page_says_so(tmp_path: Path):
 
 
 def test_a_caveat_of_the_networks_stands_once_above_the_images(tmp_path: Path):
-    a, b = (replace(one, provenance=replace(one.provenance, caveats=("Zones are a guess.",))) for one in anatomy_pair())
+    a, b = (
+        replace(
+            one, provenance=replace(one.provenance, caveats=(Note("network-caveat", "Zones are a guess.", "caution"),))
+        )
+        for one in anatomy_pair()
+    )
     page = page_of(compare(a_case(), a, b), tmp_path / "report")
     assert 0 < page.index("<b>Caveat</b>: Zones are a guess.</p>") < page.index('<section id="viewer"')
     assert page.count("Zones are a guess.") == 3  # and on the card of each arm
@@ -254,7 +260,7 @@ def test_a_missing_value_has_its_reason_on_the_page(tmp_path: Path):
 
 def test_names_cannot_break_out_of_the_page(tmp_path: Path):
     evil = "</script><img src=x onerror=alert(1)>"
-    case = replace(a_case(), id=evil, notes=(evil,))
+    case = replace(a_case(), id=evil, notes=(Note("evil", evil),))
     a, b = (
         replace(result, case_id=evil, provenance=replace(result.provenance, title=evil)) for result in anatomy_pair()
     )

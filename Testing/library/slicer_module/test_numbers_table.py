@@ -15,6 +15,7 @@ from slicer_results import a_run
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w
 
 from VFMTransferLib.core.measurements import DiceEstimate
+from VFMTransferLib.core.notes import Note
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.evaluation.measures import Between
 from VFMTransferSlicer.results.numbers import AGREEMENT, CALIBRATION, numbersOf, ofAnotherCase
@@ -99,6 +100,7 @@ def test_a_classification_shows_probabilities_and_what_is_not_known_of_them():
 
 def test_what_must_be_known_of_each_network_is_stated_once():
     def noted(result, *notes, caveats=("A guess.",)):
+        notes, caveats = (tuple(Note("test", text) for text in given) for given in (notes, caveats))
         return replace(result, provenance=replace(result.provenance, notes=notes, caveats=caveats))
 
     first, second = anatomy_pair()
@@ -132,10 +134,12 @@ def test_an_expected_dice_has_a_row_and_a_low_one_a_warning():
 
 
 def test_a_warning_about_the_images_is_shown_once_and_apart_from_the_notes():
-    case = replace(a_case(), notes=("t2w is oblique.", "WARNING: hbv looks as T2w does."))
+    case = replace(
+        a_case(), notes=(Note("oblique", "t2w is oblique."), Note("swapped", "hbv looks as T2w does.", "warning"))
+    )
     arms = [replace(one, provenance=one.provenance.with_notes(*case.notes)) for one in anatomy_pair()]
     for run in (a_run(*arms, case=case), a_run(*arms, compared=False), a_run(arms[0])):
         table = numbersOf(run)
         assert table.warnings == ("WARNING, images: hbv looks as T2w does.",)
-        assert case.notes[0] in table.notes
+        assert case.notes[0].text in table.notes
         assert not any("hbv looks" in note for note in table.notes)

@@ -264,7 +264,7 @@ def test_both_arms_are_written_by_command_with_what_they_reach(tmp_path, cases, 
     study = a_study("super-resolution")
     result = predict(study.case, bundles[0])
     assert result.images
-    assert result.provenance.caveats == recipe.caveats
+    assert tuple(map(str, result.provenance.caveats)) == recipe.caveats
 
 
 @pytest.mark.long

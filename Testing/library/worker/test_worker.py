@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Timer
 
@@ -268,7 +268,7 @@ def test_a_region_bounds_both_arms_and_the_reference(client, tiny_models, tmp_pa
         assert labels[mask > 0].any()
         assert not labels[mask == 0].any()
     document = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
-    assert REFERENCE_NOTE in document["notes"]
+    assert asdict(REFERENCE_NOTE) in document["notes"]
     dice = [m["value"] for m in document["measures"] if m["measure"] == "dice" and "reference" in m["between"]]
     assert dice == pytest.approx([2 * 40 / (72 + 40)] * 2)  # both arms mark all 72 voxels; 40 of them are gland
 

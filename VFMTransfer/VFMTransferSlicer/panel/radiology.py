@@ -150,7 +150,9 @@ class QualitySection(VTKObservationMixin):
         def take(document: dict[str, Any], folder: Path) -> Steps:
             self._checked = state
             lacking = "" if gland is not None else _("Coverage and shift of the prostate follow with a mask, or a run.")
-            self._show(document["quality"], "\n".join(filter(None, (*document["notes"], lacking))))
+            self._show(
+                document["quality"], "\n".join(filter(None, (*(note["text"] for note in document["notes"]), lacking)))
+            )
             yield
 
         with slicer.util.tryWithErrorDisplay(_("The images could not be checked.")):
@@ -326,7 +328,7 @@ def fitText(document: Mapping[str, Any]) -> str:
     fitted = _("Fitted to b {values} s/mm².").format(values=", ".join(f"{b:g}" for b in document["b_values"]))
     poor = [f"{words}: {share:.1%}" for words, share in document["shares"].items()]
     fit = _("Poor fit in {where}: {shares}.").format(where=where, shares="; ".join(poor)) if poor else _("Good fit.")
-    return " ".join([fitted, fit, *document["notes"], RESEARCH_USE])
+    return " ".join([fitted, fit, *(note["text"] for note in document["notes"]), RESEARCH_USE])
 
 
 def _mouseFilter(onClick: Callable[[float, float], None], onWidth: Callable[[], None]) -> qt.QObject:

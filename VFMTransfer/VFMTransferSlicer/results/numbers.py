@@ -17,7 +17,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 import VFMTransferLib
 from VFMTransferLib.core.errors import GeometryError
 from VFMTransferLib.core.measurements import DiceEstimate
-from VFMTransferLib.core.result import warnings_in, without_warnings
+from VFMTransferLib.core.notes import Note, texts, warning_text
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders import FAMILIES
 from VFMTransferLib.evaluation.measures import (
@@ -512,8 +512,8 @@ def _warnings(run: RunInScene) -> tuple[str, ...]:
     else:
         known = zip("AB", (arm.numbers.get("estimate") for arm in run.arms), strict=False)
         cautions = {who: DiceEstimate(**found).warning for who, found in known if found}
-        cautions["images"] = warnings_in(
-            dict.fromkeys(note for arm in run.arms for note in arm.numbers.get("notes", ()))
+        cautions["images"] = warning_text(
+            dict.fromkeys(note for arm in run.arms for note in _read(arm.numbers, "notes"))
         )
     return tuple(f"WARNING, {who}: {sentence}" for who, sentence in cautions.items() if sentence)
 
@@ -542,9 +542,13 @@ def _notesOfNetworks(run: RunInScene) -> Iterator[str]:
     """Caveats and notes of each network's result, and of the comparison, each once; whose it is where not of both."""
     said: dict[str, list[str]] = {}
     for who, arm in zip("AB", run.arms, strict=False):
-        for sentence in (*arm.numbers.get("caveats", ()), *without_warnings(arm.numbers.get("notes", ()))):
+        for sentence in texts((*_read(arm.numbers, "caveats"), *_read(arm.numbers, "notes"))):
             said.setdefault(sentence, []).append(who)
     for sentence, whose in said.items():
         yield sentence if len(whose) == len(run.arms) else f"{whose[0]}: {sentence}"
-    shared = run.comparison["notes"] if run.comparison is not None else ()
-    yield from (sentence for sentence in without_warnings(shared) if sentence not in said)
+    shared = _read(run.comparison or {}, "notes")
+    yield from (sentence for sentence in texts(shared) if sentence not in said)
+
+
+def _read(document: Mapping[str, Any], key: str) -> list[Note]:
+    return [Note(**note) for note in document.get(key, ())]

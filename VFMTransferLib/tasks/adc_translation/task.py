@@ -10,6 +10,7 @@ import numpy as np
 
 from ...core.case import Case
 from ...core.errors import DatasetError
+from ...core.notes import Note
 from ...core.placement import to_reference
 from ...core.result import Result
 from ...core.terms import Label
@@ -86,8 +87,12 @@ class AdcTranslation(ImageTask):
     def decode(self, output: NetworkOutput) -> Result:
         adc = to_reference(np.maximum(output.logits[0], 0) * ADC_PER_OUTPUT, output.prepared, ADC_SYNTHETIC)
         provenance = output.provenance.with_notes(
-            "adc-synthetic was made from T2w alone (1e-6 mm²/s); it was not measured.",
-            "Where diffusion shows nothing (fat, air, cortical bone) nothing was learned, and its values mean nothing.",
+            Note("synthetic", "adc-synthetic was made from T2w alone (1e-6 mm²/s); it was not measured."),
+            Note(
+                "no-diffusion",
+                "Where diffusion shows nothing (fat, air, cortical bone) nothing was learned, and its values mean "
+                "nothing.",
+            ),
         )
         return Result(output.case.id, self.id, provenance, images={ADC_SYNTHETIC: adc})
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...core.errors import DatasetError
 from ...core.measurements import DiceEstimate
+from ...core.notes import Note
 from ...core.placement import Prepared, is_cut
 from ...core.result import Result
 from ...core.terms import Label
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 ZONES = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 # What makes up the prostate: a network that marks nothing else marks one organ.
 GLAND_LABELS = frozenset({Label.PROSTATE, *ZONES})
-CUT_NOTE = "The prostate reaches the edge of what the network saw, and may go on beyond it; look there."
+CUT_NOTE = Note(
+    "gland-at-edge", "The prostate reaches the edge of what the network saw, and may go on beyond it; look there."
+)
 # The naive baseline: the grid of the mean shape.
 _SHAPE_SIZE, _SHAPE_SPACING_MM = (64, 64, 64), (1.5, 1.5, 1.5)
 _HALF = 0.5

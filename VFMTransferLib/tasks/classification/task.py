@@ -11,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from ...core.errors import DatasetError
+from ...core.notes import Note
 from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 # This project's own definition, since the networks were trained on PI-RADS scores, without biopsies.
 CSPCA_PIRADS = 4
 SIGNIFICANT = ("PI-RADS 4", "PI-RADS 5")
-CSPCA_NOTE = f"csPCa is this project's own reading of the classes: the probability of PI-RADS {CSPCA_PIRADS} or more."
+CSPCA_NOTE = Note(
+    "cspca-reading",
+    f"csPCa is this project's own reading of the classes: the probability of PI-RADS {CSPCA_PIRADS} or more.",
+)
 _PREFIX = "PI-RADS "
 # Of the naive baseline: how far places are smoothed, the rim left out, and the percentage that is extreme. Ours.
 _SMOOTH_MM, _RIM_MM, _EXTREME = 2.0, 2.0, 1.0

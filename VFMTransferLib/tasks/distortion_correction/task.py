@@ -17,6 +17,7 @@ from scipy import ndimage
 from ...core.case import MAX_ADC, Case
 from ...core.errors import DatasetError
 from ...core.measurements import PHASE_AXES, DiceEstimate
+from ...core.notes import Note
 from ...core.placement import Prepared, to_reference
 from ...core.result import Provenance, Result
 from ...core.terms import Sequence as MRSequence
@@ -123,8 +124,11 @@ class DistortionCorrection(ImageTask):
         if output.spec.is_slice_based:
             along_mm = smooth_across_slices(along_mm, prepared.geometry.spacing_mm[2])
             source = source.with_notes(
-                f"The displacement was smoothed across slices (Gaussian, {ACROSS_SLICES_MM:g} mm; ours), each of which "
-                "the network sees alone."
+                Note(
+                    "smoothed",
+                    f"The displacement was smoothed across slices (Gaussian, {ACROSS_SLICES_MM:g} mm; ours), each of "
+                    "which the network sees alone.",
+                )
             )
         return self.undistorted(along_mm, prepared, output.case, source, output.options.phase_axis)
 
@@ -142,8 +146,9 @@ class DistortionCorrection(ImageTask):
             HBV_CORRECTED: Volume(kept, hbv.geometry, HBV_CORRECTED),
             ADC_CORRECTED: warp(adc, field_mm, prepared.reference, ADC_CORRECTED),
         }
-        note = (
-            f"Displacement is along the patient's {phase_axis} axis; a point p of the corrected image shows p + d(p)."
+        note = Note(
+            "displacement",
+            f"Displacement is along the patient's {phase_axis} axis; a point p of the corrected image shows p + d(p).",
         )
         return Result(case.id, self.id, provenance.with_notes(note), images=images, displacement_mm=field_mm)
 
@@ -166,11 +171,13 @@ class DistortionCorrection(ImageTask):
         where = "at the gland" if gland is not None else "in the middle of the image, since no gland is known"
         numbers = f"match {before:.4f} to {after:.4f}, mean displacement {shift_mm:.1f} mm; rule ours"
         if shift_mm >= MIN_SHIFT_MM and after > 0 and after >= before * (1 + MIN_MATCH_RISE):
-            note = f"The correction improves the match with T2w {where} ({numbers})."
+            note = Note("correction-kept", f"The correction improves the match with T2w {where} ({numbers}).")
             return replace(result, provenance=result.provenance.with_notes(note))
-        note = (
+        note = Note(
+            "correction-withheld",
             f"The correction was withheld and the images are uncorrected: it must move tissue by {MIN_SHIFT_MM:g} mm "
-            f"and raise the match with T2w by {MIN_MATCH_RISE:.0%} {where}, but does not ({numbers})."
+            f"and raise the match with T2w by {MIN_MATCH_RISE:.0%} {where}, but does not ({numbers}).",
+            "caution",
         )
         images = {name: Volume(v.array, v.geometry, name) for name, v in zip(self.outputs, (hbv, adc), strict=True)}
         provenance = result.provenance.with_notes(note)

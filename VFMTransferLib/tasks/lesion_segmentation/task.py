@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...core.notes import Note
 from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
@@ -38,7 +39,7 @@ UNSURE_NOTE = (
     "That number was chosen on validation cases for at most {most:g} false marks an exam. The probabilities still show "
     "these places, and a threshold of your own marks them."
 )
-NOTHING_NOTE = "No lesion was marked, which does not rule one out."
+NOTHING_NOTE = Note("no-lesion", "No lesion was marked, which does not rule one out.")
 _MAX_PLACES = 5  # in a sentence
 
 
@@ -89,14 +90,15 @@ class LesionSegmentation(SegmentationTask):
             grid = next(iter(shown.values())).geometry
             marked, left_out = in_prostate(marked, options.gland.resample_to(grid, "nearest").array > 0)
             if left_out:
-                output = output.with_notes(OUTSIDE_NOTE.format(count=left_out))
+                output = output.with_notes(Note("outside-gland", OUTSIDE_NOTE.format(count=left_out)))
         point = options.operating_point if options.threshold is None else None
         if point is not None:
             marked, unsure = confident(marked, probability, point.min_confidence)
             if len(unsure):
                 where = _in_slices(unsure, probability, next(iter(shown.values())).geometry)
                 least, most = point.min_confidence, MAX_FALSE_MARKS
-                output = output.with_notes(UNSURE_NOTE.format(least=least, count=len(unsure), where=where, most=most))
+                text = UNSURE_NOTE.format(least=least, count=len(unsure), where=where, most=most)
+                output = output.with_notes(Note("below-operating-point", text))
         if not marked.any():
             output = output.with_notes(NOTHING_NOTE)
         result = self.label_result(shown, marked, output)

@@ -10,6 +10,7 @@ from scipy.fft import dctn, idctn
 
 from ...core.case import Case
 from ...core.errors import DatasetError
+from ...core.notes import Note
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import Geometry, IntTriple, Triple, Volume
 from ...phantom import truncate_k_space
@@ -54,7 +55,7 @@ class SuperResolution(ImageTask):
     outputs = (SUPER_RESOLVED,)
     baseline = "zero-filled"
     naive_title = "Zero-filled"
-    decoded_note = "The network adds detail to the T2w interpolated by zero-filled k-space."
+    decoded_note = Note("decoding", "The network adds detail to the T2w interpolated by zero-filled k-space.")
     unmeasured = "is its margin, where k-space that was cut wraps round,"
     works_within_slices = True
     grid_words = "zero-filled to twice the in-plane matrix"

@@ -27,7 +27,7 @@ def test_synthetic_adc_is_in_square_micrometers_per_second_on_the_t2w_grid(a_cas
     assert adc.geometry == a_case[Sequence.T2W].geometry
     assert adc.array.min() == 0
     assert adc.array.max() == pytest.approx(1250)
-    assert any("not measured" in note for note in result.provenance.notes)
+    assert any("not measured" in note.text for note in result.provenance.notes)
 
 
 def test_translation_takes_the_measured_adc_for_the_truth():

@@ -61,13 +61,13 @@ def test_gland_is_one_organ_without_holes_and_the_rest_is_noted(a_case):
     marked = ((far < 9) & (far > 3)) | elsewhere
     result = decode(np.where(marked, 9.0, -9.0)[None], prepared, a_case, spec, SOURCE)
     assert dice(result.labels.array > 0, ball(a_case[Sequence.T2W].geometry, CENTER_MM, 9).array > 0) > 0.97
-    assert any("1 smaller" in note for note in result.provenance.notes)
+    assert any("1 smaller" in note.text for note in result.provenance.notes)
 
 
 def test_one_organ_of_nothing_says_so():
     mask, notes = one_organ(np.zeros((2, 3, 4), bool), 1.0)
     assert not mask.any()
-    assert notes == ("No voxel was marked as prostate.",)
+    assert [note.code for note in notes] == ["no-gland"]
 
 
 @pytest.mark.parametrize(("center_mm", "is_cut"), [((0.0, 0.0, 0.0), False), ((9.0, 0.0, 0.0), True)])
@@ -76,7 +76,7 @@ def test_gland_at_the_edge_of_the_window_is_said_to_be_cut(a_case, center_mm, is
     prepared = prepare(a_case, spec)
     logits = np.where(distance_mm(prepared, center_mm) < 7, 9.0, -9.0)[None]
     result = decode(logits, prepared, a_case, spec, SOURCE)
-    assert any("reaches the edge" in note for note in result.provenance.notes) == is_cut
+    assert any("reaches the edge" in note.text for note in result.provenance.notes) == is_cut
 
 
 def test_gland_that_ends_with_the_field_of_view_is_not_said_to_be_cut(a_case):
@@ -84,4 +84,4 @@ def test_gland_that_ends_with_the_field_of_view_is_not_said_to_be_cut(a_case):
     prepared = prepare(a_case, spec)
     logits = np.where(distance_mm(prepared, (17.0, 0.0, 0.0)) < 7, 9.0, -9.0)[None]
     result = decode(logits, prepared, a_case, spec, SOURCE)
-    assert not any("reaches the edge" in note for note in result.provenance.notes)
+    assert not any("reaches the edge" in note.text for note in result.provenance.notes)

@@ -89,7 +89,7 @@ def test_what_a_network_of_single_slices_finds_is_smoothed_across_them_alone(a_c
     expected = displacement_field(wave if is_smoothed else slices + wave, prepared, 0)
     middle = len(expected) // 2  # beyond the last slice there is none to smooth with
     np.testing.assert_allclose(result.displacement_mm[middle], expected[middle], atol=0.3)
-    assert any("smoothed across slices" in note for note in result.provenance.notes) == is_smoothed
+    assert any("smoothed across slices" in note.text for note in result.provenance.notes) == is_smoothed
 
 
 def test_signal_that_was_squeezed_is_spread_again():
@@ -214,7 +214,7 @@ def test_a_correction_that_improves_the_match_with_t2w_is_kept(a_study, a_gland,
     raw, found = corrected(a_study, MOVED_MM, a_gland if is_known else None)
     assert found.images is raw.images
     assert found.displacement_mm is raw.displacement_mm
-    assert found.provenance.notes[-1].startswith("The correction improves the match with T2w")
+    assert found.provenance.notes[-1].text.startswith("The correction improves the match with T2w")
 
 
 @pytest.mark.parametrize("along_mm", [-3.0, -8.0])
@@ -224,7 +224,7 @@ def test_a_correction_that_does_not_improve_it_is_withheld(a_study, a_gland, alo
     for name, sequence in ((HBV_CORRECTED, Sequence.HBV), (ADC_CORRECTED, Sequence.ADC)):
         np.testing.assert_array_equal(found.images[name].array, a_study.case[sequence].array)
     assert not found.displacement_mm.any()
-    assert found.provenance.notes[-1].startswith("The correction was withheld")
+    assert found.provenance.notes[-1].text.startswith("The correction was withheld")
 
 
 def test_a_correction_below_what_networks_resolve_is_withheld(a_study, a_gland):
