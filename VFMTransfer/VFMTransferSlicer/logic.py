@@ -48,10 +48,9 @@ from .inputs.exporting import exportVolume, maskOf, referenceOf, roiMask
 from .results.dicom import armFolder
 from .results.export import PAGE as REPORT_PAGE
 from .results.export import REPORT as REPORT_FOLDER
-from .results.nodes import removeNode
 from .results.record import readRecord, writeRecord
 from .results.scene import GLAND_FILE, RESULT, loadArmInSteps, loadGland
-from .runs import ArmInScene, RunInScene, renameArm
+from .runs import ArmInScene, RunInScene
 from .signals import Signal
 from .workers.process import theWorker
 from .workers.steps import StepQueue, Steps
@@ -118,7 +117,6 @@ class CaseJob:
         name: Of the job.
         request: Sent to the worker, once all inputs are written.
         isSent: Whether the request was sent to the worker.
-        isCanceled: Whether it is to stop, by the user or since the scene is closed.
         blind: As `TransferLogic.blind` was when it began.
         held: Results that wait for the end of a blinded run.
         error: The first thing that failed.
@@ -136,7 +134,6 @@ class CaseJob:
     name: str = field(default_factory=lambda: uuid4().hex)
     request: Run | None = None
     isSent: bool = False
-    isCanceled: bool = False
     blind: Blind | None = None
     held: list[Reply] = field(default_factory=list)
     error: Exception | None = None
@@ -199,15 +196,12 @@ class CaseJob:
         leftovers = set()
         if self.scene.dicom is None:
             leftovers = {armFolder(index, arm.bundle) for index, arm in enumerate(self.scene.arms)}
-        with suppress(
-            OSError
-        ):  # what a virus scanner holds, or a cleaner removed, must not keep results from the scene
+        with suppress(OSError):  # what a virus scanner holds must not keep results from the scene
             for path in self.path.iterdir():
                 if path.name in leftovers:
                     shutil.rmtree(path, ignore_errors=True)
                 elif path.suffix == ".npy":
-                    with suppress(OSError):
-                        path.unlink()
+                    path.unlink()
 
     def delete(self) -> None:
         """Delete all files, also those of the report."""
@@ -256,20 +250,6 @@ class BatchJob:
         """Nothing: what is in the output is the user's."""
 
 
-@dataclass
-class RestoredJob:
-    """A run that a scene brought along; it has no files.
-
-    Attributes:
-        scene: The run.
-    """
-
-    scene: RunInScene
-
-    def delete(self) -> None:
-        """Nothing: what there is belongs to the scene."""
-
-
 Volume = slicer.vtkMRMLScalarVolumeNode
 Job = CaseJob | BatchJob
 
@@ -299,11 +279,10 @@ class TransferLogic:
         self._worker = worker if worker is not None else theWorker()
         self._steps = StepQueue(self._worker.later)
         self._job: Job | None = None
-        self._last: CaseJob | RestoredJob | None = None
+        self._last: RunInScene | None = None
+        self._kept: CaseJob | None = None  # its files are those of the last run
         self.started, self.progress, self.armLoaded, self.compared, self.caseDone = (Signal() for _ in range(5))
         self.failed, self.logged, self.finished, self.inspected = (Signal() for _ in range(4))
-        self._former: CaseJob | RestoredJob | None = None  # until the run has something to show itself
-        self._unread: slicer.vtkMRMLScene | None = None  # was loaded during the run
         self.machine: dict[str, Any] | None = None
         self.blind: Blind | None = None
 
@@ -319,9 +298,9 @@ class TransferLogic:
     @property
     def lastRun(self) -> RunInScene | None:
         """The run that is on its way, else the one before; None if there was none, or its case left the scene."""
-        if self._last is not None and self._job is None and not self._last.scene.isInScene:
+        if self._last is not None and self._job is None and not self._last.isInScene:
             self._forgetLast()
-        return self._last.scene if self._last is not None else None
+        return self._last
 
     def run(
         self,
@@ -383,7 +362,8 @@ class TransferLogic:
         scene = RunInScene(task, inputs, inputs[TASKS[task].reference], reference=reference)
         job = CaseJob(scene, _named(bundles, task), runtime, device, gland, roi, region, psa, phaseAxis)
         job.blind = self.blind if len(job.bundles) == _BOTH else None
-        self._former, self._job, self._last = self._last, job, job
+        self._forgetLast()
+        self._job, self._kept, self._last = job, job, scene
         self.started.emit(scene)
         self._do(job, waitForCompletion)
         return scene.arms
@@ -444,10 +424,8 @@ class TransferLogic:
         Returns:
             The run; None where the scene holds none.
         """
-        if self._job is not None:
-            self._unread = scene
-        elif self.lastRun is None and (run := readRecord(scene)) is not None:
-            self._last = RestoredJob(run)
+        if self._job is None and self.lastRun is None:
+            self._last = readRecord(scene)
         return self.lastRun
 
     def keep(self, run: RunInScene) -> None:
@@ -467,8 +445,6 @@ class TransferLogic:
         job = self._job
         if job is None:
             return
-        if isinstance(job, CaseJob):
-            job.isCanceled = True
         if job.isSent:
             self._worker.cancel(job.name)
         else:
@@ -481,9 +457,6 @@ class TransferLogic:
         The logic can be used on: the next run starts another worker.
         """
         job, self._job = self._job, None
-        former, self._former = self._former, None
-        if former is not None:
-            former.delete()
         self._steps.clear()
         if job is not None or not self._worker.is_busy:  # busy for another logic, which would wait for ever
             self._worker.close()
@@ -534,22 +507,17 @@ class TransferLogic:
         """Bring what a blinded run held back into the scene, if it is whole: one arm alone would name itself."""
         held, job.held = job.held, []
         results = [reply for reply in held if isinstance(reply, ArmResult)]
-        if len(results) < _BOTH:
+        if len(results) < _BOTH or not job.scene.isInScene:
             return
         numbers = [json.loads((job.path / result.folder / RESULT).read_text("utf-8")) for result in results]
         arms = [ArmInScene(one["model"]["bundle"], one) for one in numbers]
-        isBlinded = self.blind is not None and job.scene.isInScene  # the reader may have stopped reading meanwhile
+        isBlinded = self.blind is not None  # the reader may have stopped reading meanwhile
         titles = (job.blind(replace(job.scene, arms=arms)) if isBlinded else None) or ("",) * len(results)
         yield
         # By their titles, which depend on the side alone: the order of the nodes must not name A and B.
         loaded: dict[int, ArmInScene] = {}
-        try:
-            for place in sorted(range(len(results)), key=lambda place: titles[place]):
-                loaded[place] = yield from self._loadArm(job, results[place], titles[place])
-        except BaseException:  # also when the module is closed between two steps
-            for node in [node for arm in loaded.values() for node in arm.nodes]:
-                removeNode(node)
-            raise
+        for place in sorted(range(len(results)), key=lambda place: titles[place]):
+            loaded[place] = yield from self._loadArm(job, results[place], titles[place])
         for _place, arm in sorted(loaded.items()):
             self._add(job, arm)
         for reply in held:
@@ -592,8 +560,8 @@ class TransferLogic:
         yield
 
     def _fail(self, job: Job, error: Exception, details: str = "") -> None:
-        """Report the first failure; what follows is its consequence, as of the end of its scene."""
-        if job.error is not None or _endedWithItsScene(job):
+        """Report the first failure; what follows is its consequence."""
+        if job.error is not None:
             return
         job.error = error
         sentence = str(error)
@@ -606,40 +574,21 @@ class TransferLogic:
         self._end(job, "failed")
 
     def _end(self, job: Job, outcome: str) -> None:
-        if self._job is job:
-            self._job = None
-            job.tidy()
-            self._settle(job)
-            if isinstance(job, CaseJob) and self.blind is None:  # a reading may have been stopped meanwhile
-                for arm in job.scene.arms:
-                    if arm.title:
-                        renameArm(arm)
-            if isinstance(job, CaseJob):
-                self.keep(job.scene)
-            if self._unread is not None:
-                scene, self._unread = self._unread, None
-                self.restore(scene)
-            outcome = "canceled" if _endedWithItsScene(job) else outcome  # the worker may have been quicker
-            self.finished.emit("failed" if job.error is not None else outcome)
-
-    def _settle(self, job: Job) -> None:
-        """Forget the run before this one; where this one left nothing, it is forgotten itself."""
-        former, self._former = self._former, None
-        if former is None:
+        if self._job is not job:
             return
-        if isinstance(job, CaseJob) and not job.scene.arms and former.scene.isInScene:
-            self._last, former = former, job
-        former.delete()
+        self._job = None
+        job.tidy()
+        if isinstance(job, CaseJob):
+            self.keep(job.scene)
+            if not job.scene.arms:  # the results before are still in the scene
+                self._forgetLast()
+                self.restore(job.scene.about.GetScene() or slicer.mrmlScene)
+        self.finished.emit("failed" if job.error is not None else outcome)
 
     def _forgetLast(self) -> None:
-        job, self._last = self._last, None
+        job, self._kept, self._last = self._kept, None, None
         if job is not None:
             job.delete()
-
-
-def _endedWithItsScene(job: Job) -> bool:
-    """Whether a run was canceled and its volumes are gone, as when the scene is closed: its results have no place."""
-    return isinstance(job, CaseJob) and job.isCanceled and not job.scene.isInScene
 
 
 def _glandOf(job: CaseJob) -> slicer.vtkMRMLSegmentationNode | None:

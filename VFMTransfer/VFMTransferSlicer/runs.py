@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,6 @@ import slicer
 
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.worker.messages import Exported
-
-from .results.nodes import freeName
 
 _STARTS = {"pretrained": "pretrained", "scratch": "from scratch"}
 # With a smaller fraction done, or in less time, the time that is left cannot be estimated.
@@ -72,24 +69,19 @@ class ArmInScene:
         return [node for node in every if node is not None and node.GetScene() is not None]
 
 
-_NUMBERED = re.compile(r"_\d+$")
-
-
 def renameArm(arm: ArmInScene, title: str = "", isSeen: bool = True) -> None:
     """Call an arm's nodes something else, and show them in the user's own views or not.
 
     Args:
         arm: In the scene, or what is left of it.
-        title: Instead of the one that it has; empty for its own. It leaves no number behind by which Slicer told
-            nodes of one name apart, since the one that came second would be known by it.
+        title: Instead of the one that it has; empty for its own.
         isSeen: Whether its segmentation is visible.
     """
     former, new = arm.title or arm.ownTitle, title or arm.ownTitle
     for node in arm.nodes:
         before, bracket, after = node.GetName().rpartition(f"({former}")  # the volume's own name may have one too
-        name = f"{before}({new}{_NUMBERED.sub('', after) if title else after}" if bracket else after
-        if name != node.GetName():
-            node.SetName(name if title else freeName(node.GetScene(), name))
+        if bracket:
+            node.SetName(f"{before}({new}{after}")
     arm.title = title
     if arm.segmentation in arm.nodes and arm.segmentation.GetDisplayNode() is not None:
         arm.segmentation.GetDisplayNode().SetVisibility(isSeen)

@@ -35,9 +35,9 @@ def makeSections(ui: SimpleNamespace, logic: TransferLogic) -> list[Section]:
     setup, views = SetupSection(ui, logic), ViewSection(ui, logic)
     run = RunSection(ui, logic, (setup.unavailableReason, networks.unavailableReason))
     networks.changed.connect(run.update)
-    results, reading = ResultsSection(ui, logic, views.jumpTo, views.suspended), ReadingSection(ui, logic, views)
+    results, reading = ResultsSection(ui, logic, views.jumpTo), ReadingSection(ui, logic, views)
     quality, diffusion = QualitySection(ui, logic), DiffusionSection(ui, logic)
-    sectors, dicom = SectorMapSection(ui, logic, views.jumpTo), DicomSection(ui, logic)
+    sectors, dicom = SectorMapSection(ui, logic), DicomSection(ui, logic)
     for section in (results, views, sectors, dicom, quality, run):  # they tell the networks apart
         reading.blinded.connect(section.setBlinded)
     return [study, networks, device, setup, quality, diffusion, run, results, sectors, dicom, views, reading]

@@ -16,12 +16,10 @@ from slicer_scenes import slicer  # noqa: F401  (brings the module's folder)
 from VFMTransferLib.bundles import catalog
 from VFMTransferLib.bundles.bundle import read_bundle
 from VFMTransferLib.bundles.catalog import read_catalog, shipped_folder
-from VFMTransferLib.bundles.metadata import METADATA, WEIGHTS
+from VFMTransferLib.bundles.metadata import METADATA
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.tasks import TASKS
 from VFMTransferSlicer.setup.networks import (
-    FileChecks,
-    RunTimes,
     brokenText,
     canDelete,
     cardOf,
@@ -35,19 +33,6 @@ from VFMTransferSlicer.workers.process import LibraryProcess
 
 LESION, CLASSIFICATION = "lesion-segmentation", "classification"
 PRETRAINED, SCRATCH = "profound-prostate-demo-pretrained", "profound-prostate-demo-scratch"
-
-
-class AStore(dict):
-    """Settings: text by key."""
-
-    def value(self, key: str, default: str) -> str:
-        return self.get(key, default)
-
-    def setValue(self, key: str, value: str) -> None:  # noqa: N802  (Qt's name)
-        self[key] = value
-
-    def remove(self, key: str) -> None:
-        self.pop(key, None)
 
 
 @pytest.fixture
@@ -73,18 +58,15 @@ def shipped(name: str):
 
 
 def test_a_card_is_short_and_says_where_the_network_comes_from():
-    card = cardOf(shipped(PRETRAINED), "", None)
+    card = cardOf(shipped(PRETRAINED))
     assert card.text.splitlines() == [
         "Pretrained, demonstration network",
         "Trained on 11 cases and 160 phantoms",
-        "2.9 MB, Apache-2.0, intact, not run here yet",
+        "2.9 MB, Apache-2.0",
     ]
     assert "1.3 M parameters" in card.details
     assert "PROSTATEx" in card.details
     assert "research use only" in card.details
-    assert cardOf(shipped(SCRATCH), None, (100.0, "cuda:0")).text.splitlines()[-1] == (
-        "2.9 MB, Apache-2.0, not checked, took 2 min here (cuda:0)"
-    )
 
 
 @pytest.mark.parametrize(
@@ -109,38 +91,7 @@ def test_the_training_data_are_counted_as_far_as_they_are_stated(training, words
 # ---- files
 
 
-def test_small_files_are_checked_at_once_and_again_when_they_change(own):
-    bundle, checks = make_bundle(own / "a"), FileChecks()
-    assert checks.stateOf(bundle) == ""
-    content = bytearray(bundle.weights_path.read_bytes())
-    content[-1] ^= 1
-    bundle.weights_path.write_bytes(content)
-    assert WEIGHTS in checks.stateOf(bundle)
-    assert cardOf(bundle, checks.stateOf(bundle), None).text.startswith(f"{WEIGHTS} of bundle 'a' must have sha256")
-    bundle.weights_path.unlink()
-    assert "is missing" in checks.stateOf(bundle)
-    assert "parameters unknown" in cardOf(bundle, checks.stateOf(bundle), None).details
-
-
 # ---- times
-
-
-def numbers(bundle, device: str, seconds: float) -> dict:
-    return {"model": {"sha256": bundle.weights_sha256, "device": device}, "seconds": {"infer": seconds, "write": 0.5}}
-
-
-def test_the_last_run_on_a_device_is_remembered():
-    store, bundle = AStore(), shipped(PRETRAINED)
-    times = RunTimes(store)
-    assert times.last(bundle) is None
-    times.remember(numbers(bundle, "cpu", 8.0))
-    times.remember(numbers(bundle, "cuda:0", 1.0))
-    times.remember(numbers(bundle, "cpu", 9.0))
-    assert RunTimes(store).last(bundle, "cpu") == (9.5, "cpu")
-    assert times.last(bundle, "cuda") == (1.5, "cuda:0")
-    assert times.last(bundle) == (9.5, "cpu")
-    assert times.last(bundle, "openvino") is None
-    assert times.last(shipped(SCRATCH)) is None
 
 
 # ---- what is offered
@@ -245,7 +196,7 @@ def section(in_qt, own, ui, logic, loop, asked, monkeypatch):  # noqa: F811
     ask = lambda question: not asked.append(question)  # noqa: E731
     for kind in (NetworkMenu, Importing):
         monkeypatch.setattr(kind.__init__, "__defaults__", (child, ask))
-    section = NetworksSection(ui, logic, AStore())
+    section = NetworksSection(ui, logic)
     section.parameters = SomeParameters()
     section.setParameters(section.parameters)
     section.update()

@@ -92,7 +92,7 @@ def test_the_sample_is_made_by_a_child_loaded_and_not_made_twice(scene, loop, ma
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     maker.make(SAMPLE_SEED, scene)
     assert maker.isBusy
-    with pytest.raises(JobError, match="must be finished before the next one"):
+    with pytest.raises(JobError, match="being made"):
         maker.make(SAMPLE_SEED + 1, scene)
     loop.turn_until(lambda: maker.heard, within_s=300)
     phantom = maker.heard.pop()

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import slicer
@@ -17,15 +16,16 @@ import vtk
 from slicer.util import getNodesByClass, vtkMatrixFromArray
 from vtk.util.numpy_support import numpy_to_vtk
 
-from VFMTransferLib.core.errors import JobError, OutputError, VFMTransferError
+from VFMTransferLib.core.errors import JobError, OutputError
 from VFMTransferLib.core.terms import LABEL_TERMS, SIGNIFICANT_GRADE, Code, Label, LabelTerm, Sequence
 
 from ..logic import newTemporaryFolder
 from ..results.nifti import NiftiImage, readNifti
 from ..results.nodes import Window, removeNode, volumeNode, windowFor
 from ..signals import Signal
-from ..workers.process import LibraryProcess, MakeProcess, newProcess
-from ..workers.steps import StepQueue, Steps
+from ..workers.commands import LibraryCommand
+from ..workers.process import MakeProcess, newProcess
+from ..workers.steps import Steps
 
 TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
 # Attributes of its nodes, saved with the scene. Names that begin with "VFMTransfer." are those of results.
@@ -219,7 +219,6 @@ def _nodesOfPhantoms(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLNode]:
 CATEGORY = "VFM Transfer"
 SAMPLE_SEED = 7  # one lesion of the peripheral zone, ISUP grade group 3
 THUMBNAIL = Path(__file__).resolve().parents[2] / "Resources" / "Icons" / "VFMTransferPhantom.png"
-_LAST_LINES = 10
 
 
 class PhantomMaker:
@@ -235,16 +234,14 @@ class PhantomMaker:
     """
 
     def __init__(self, later: Callable[[Callable[[], None]], None], makeProcess: MakeProcess = newProcess) -> None:
-        self._steps = StepQueue(later)
-        self._makeProcess = makeProcess
-        self._process: LibraryProcess | None = None
-        self._folder: TemporaryDirectory | None = None
-        self._closing: tuple[slicer.vtkMRMLScene, int] | None = None
-        self.loaded, self.failed = Signal(), Signal()
+        self._command = LibraryCommand(later, newTemporaryFolder, makeProcess)
+        self.loaded, self.failed = Signal(), self._command.failed
+        self._command.finished.connect(self._onFinished)
+        self._wanted: tuple[slicer.vtkMRMLScene, int] | None = None
 
     @property
     def isBusy(self) -> bool:
-        return self._folder is not None
+        return self._command.isBusy
 
     def make(self, seed: int, scene: slicer.vtkMRMLScene) -> None:
         """Bring a phantom into the scene, unless it is there; `loaded` or `failed` is emitted.
@@ -253,67 +250,27 @@ class PhantomMaker:
             JobError: Another one is on its way.
         """
         if self.isBusy:
-            raise JobError("A phantom must be finished before the next one begins. Wait a moment.")
-        if (phantom := findPhantom(scene, seed)) is not None:
-            self.loaded.emit(phantom)
+            raise JobError("A phantom is being made. Wait a moment.")
+        self._wanted = scene, seed
+        if findPhantom(scene, seed) is not None:
+            self._onFinished()
             return
         try:
-            folder = self._folder = newTemporaryFolder()
+            self._command.start(
+                lambda folder: iter(()),
+                lambda folder: ["phantom", "--seed", str(seed), "--no-full-resolution", "--output", str(folder)],
+                lambda document, folder: loadPhantom(next(folder.iterdir()), seed, scene),
+            )
         except OutputError as error:
             self.failed.emit(str(error), "")
-            return
-        self._closing = scene, scene.AddObserver(scene.StartCloseEvent, lambda caller, event: self.cancel())
-        arguments = ["phantom", "--seed", str(seed), "--no-full-resolution", "--output", folder.name]
-        self._process = LibraryProcess(
-            arguments,
-            onLine=lambda line: None,
-            onDone=lambda code, output, errors: self._onMade(folder, seed, scene, code, errors),
-            makeProcess=self._makeProcess,
-        )
-        self._process.start()
 
     def cancel(self) -> None:
-        """Stop, and leave nothing, without a signal. The end of the scene does this as well."""
-        if self.isBusy:
-            if self._process is not None and self._process.isRunning:
-                self._process.cancel()
-            self._steps.clear()
-            self._tidy()
+        """Stop, and leave nothing, without a signal."""
+        self._command.cancel()
 
-    def _onMade(
-        self, folder: TemporaryDirectory, seed: int, scene: slicer.vtkMRMLScene, code: int, errors: list[str]
-    ) -> None:
-        if folder is not self._folder:  # canceled
-            return
-        if code:
-            self._fail(
-                errors[-1] if errors else f"{nameOf(seed)} could not be made: its process ended with exit code {code}.",
-                errors,
-            )
-            return
-        self._steps.add(self._load(Path(folder.name), seed, scene), lambda error: self._fail(str(error), []))
-
-    def _load(self, folder: Path, seed: int, scene: slicer.vtkMRMLScene) -> Steps:
-        made = sorted(folder.iterdir())
-        if not made:
-            raise VFMTransferError(f"{nameOf(seed)} was made, but its files are gone. Try again.")
-        if findPhantom(scene, seed) is None:  # two makers may have been asked
-            yield from loadPhantom(made[0], seed, scene)
-        self._tidy()
+    def _onFinished(self) -> None:
+        scene, seed = self._wanted
         self.loaded.emit(findPhantom(scene, seed))
-
-    def _fail(self, sentence: str, errors: list[str]) -> None:
-        self._tidy()
-        self.failed.emit(sentence, "\n".join(errors[-_LAST_LINES:]))
-
-    def _tidy(self) -> None:
-        folder, self._folder = self._folder, None
-        closing, self._closing = self._closing, None
-        if closing is not None:
-            scene, tag = closing
-            scene.RemoveObserver(tag)
-        if folder is not None:
-            folder.cleanup()
 
 
 def showInViews(volume: slicer.vtkMRMLScalarVolumeNode) -> None:

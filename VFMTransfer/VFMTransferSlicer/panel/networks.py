@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import qt
 import slicer
@@ -21,11 +21,8 @@ from VFMTransferLib.tasks import DEFAULT_TASK, TASKS
 
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
-from ..runs import ArmInScene, startFirst
+from ..runs import startFirst
 from ..setup.networks import (
-    FileChecks,
-    RunTimes,
-    Store,
     brokenText,
     canDelete,
     cardOf,
@@ -42,21 +39,6 @@ from ..workers.process import LibraryProcess
 _CARD_SIZE = (640, 560)
 
 
-class Networks(Protocol):
-    """What the section does for its menus and its import."""
-
-    @property
-    def machine(self) -> dict[str, Any] | None: ...
-
-    def showMessage(self, sentence: str, details: str = "") -> None: ...
-
-    def rereadCatalog(self) -> None: ...
-
-    def forget(self, bundle: Bundle) -> None: ...
-
-    def welcome(self, folder: str) -> str: ...
-
-
 def confirm(question: str) -> bool:
     """Ask the user; in testing mode, where nobody answers, yes."""
     return slicer.app.testingEnabled() or slicer.util.confirmOkCancelDisplay(question)
@@ -67,7 +49,6 @@ class NetworkMenu:
 
     Args:
         button: Opens it.
-        checks: Remembers what was found of the files.
         networks: The section.
         makeChild: As `LibraryProcess`.
         ask: Asks the user before something is deleted.
@@ -76,12 +57,11 @@ class NetworkMenu:
     def __init__(
         self,
         button: qt.QToolButton,
-        checks: FileChecks,
-        networks: Networks,
+        networks: NetworksSection,
         makeChild: Callable[..., LibraryProcess] = LibraryProcess,
         ask: Callable[[str], bool] = confirm,
     ) -> None:
-        self._button, self._checks, self._networks = button, checks, networks
+        self._button, self._networks = button, networks
         self._makeChild, self._ask = makeChild, ask
         self._bundle: Bundle | None = None
         self._menu = qt.QMenu(button)
@@ -121,7 +101,6 @@ class NetworkMenu:
 
         def onDone(exitCode: int, output: str, lastLines: list[str]) -> None:
             sentence = "" if exitCode == 0 else (lastLines or [_("The check did not run.")])[-1]
-            self._checks.note(bundle, sentence)
             self._networks.showMessage(sentence or _("The files of '{title}' are intact.").format(title=bundle.title))
 
         self._networks.showMessage(_("Checking the files of '{title}'").format(title=bundle.title))
@@ -162,7 +141,7 @@ class Importing:
     def __init__(
         self,
         ui: SimpleNamespace,
-        networks: Networks,
+        networks: NetworksSection,
         makeChild: Callable[..., LibraryProcess] = LibraryProcess,
         ask: Callable[[str], bool] = confirm,
     ) -> None:
@@ -269,18 +248,15 @@ class NetworksSection:
 
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
-        logic: Has the state of a run, and how long it took.
-        store: Keeps how long a network took; by default Slicer's settings.
+        logic: Has the state of a run.
 
     Attributes:
         changed: Emitted when other networks are on this computer.
     """
 
-    def __init__(self, ui: SimpleNamespace, logic: TransferLogic, store: Store | None = None) -> None:
+    def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
         self._ui, self._logic = ui, logic
         self._parameters: VFMTransferParameterNode | None = None
-        self._times = RunTimes(store if store is not None else qt.QSettings())
-        self._checks = FileChecks()
         self._catalog = read_catalog()
         self.changed = Signal()
         self._note = ""
@@ -291,9 +267,8 @@ class NetworksSection:
         for letter, combo in self._combos.items():
             combo.connect("activated(int)", lambda index, letter=letter: self.onNetwork(letter, index))
         buttons = {"A": ui.bundleAMenuButton, "B": ui.bundleBMenuButton}
-        self._menus = {letter: NetworkMenu(button, self._checks, self) for letter, button in buttons.items()}
+        self._menus = {letter: NetworkMenu(button, self) for letter, button in buttons.items()}
         self._importing = Importing(ui, self)
-        logic.armLoaded.connect(self.onArmLoaded)
 
     # ---- what the panel and the logic report
 
@@ -334,9 +309,6 @@ class NetworksSection:
         names = () if chosen is None else (chosen.bundleA, chosen.bundleB)
         return next(filter(None, (choiceUnavailableReason(self._catalog, chosen.task, name) for name in names)), "")
 
-    def onArmLoaded(self, arm: ArmInScene) -> None:
-        self._times.remember(arm.numbers)
-
     # ---- what the user does
 
     def onTask(self, index: int) -> None:
@@ -372,10 +344,8 @@ class NetworksSection:
         self.changed.emit()
 
     def forget(self, bundle: Bundle) -> None:
-        """A network is gone, and its times with it: where it was chosen, the usual one is."""
+        """A network is gone: where it was chosen, the usual one is."""
         self._catalog = read_catalog()
-        if all(other.weights_sha256 != bundle.weights_sha256 for other in self._catalog.bundles):
-            self._times.forget(bundle)
         if self._parameters is not None:
             gone = {bundle.name, str(bundle.folder)}
             usual = defaultChoice(self._catalog, self._parameters.task)
@@ -441,17 +411,10 @@ class NetworksSection:
                 )
                 label.toolTip = ""
             else:
-                card = cardOf(bundle, self._checks.stateOf(bundle), self._times.last(bundle, self._device()))
+                card = cardOf(bundle)
                 label.text, label.toolTip = card.text, card.details
 
     def _noneText(self, letter: str) -> str:
         if self._offered():
             return "" if letter == "A" else _("Only A is run.")
         return _("No network for this task is on this computer. Import one under Setup.") if letter == "A" else ""
-
-    def _device(self) -> str:
-        """Where a network would run, as far as that is known."""
-        if self._parameters.device != "auto":
-            return self._parameters.device
-        default = (self._logic.machine or {}).get("default")
-        return default["device"] if default else ""

@@ -19,7 +19,7 @@ from VFMTransferLib.core.decoding import from_json
 from VFMTransferLib.core.errors import VFMTransferError
 from VFMTransferLib.core.result import Lesion
 from VFMTransferLib.core.terms import RESEARCH_USE, Sequence
-from VFMTransferLib.radiology.sector_map import SectorDrawing, draw_sectors, lesion_key
+from VFMTransferLib.radiology.sector_map import SectorDrawing, draw_sectors
 from VFMTransferLib.worker.messages import Exported
 
 from ..inputs.dicom import dicomFilesOf, theDatabase
@@ -29,7 +29,6 @@ from ..logic import TransferLogic, newTemporaryFolder
 from ..parameters import VFMTransferParameterNode
 from ..results.dicom import DICOM_SUFFIX, dicomCommand, whyNoDicom, writeExam
 from ..results.export import proposedName
-from ..results.numbers import Ras
 from ..runs import RunInScene
 from ..workers.commands import LibraryCommand
 from ..workers.process import MakeProcess, newProcess
@@ -331,38 +330,18 @@ def fitText(document: Mapping[str, Any]) -> str:
     return " ".join([fitted, fit, *(note["text"] for note in document["notes"]), RESEARCH_USE])
 
 
-def _mouseFilter(onClick: Callable[[float, float], None], onWidth: Callable[[], None]) -> qt.QObject:
-    """An event filter that calls back when a widget is clicked, or gets another size."""
-
-    class MouseFilter(qt.QObject):
-        def eventFilter(self, widget: qt.QObject, event: qt.QEvent) -> bool:
-            if event.type() == qt.QEvent.MouseButtonPress:
-                onClick(event.x(), event.y())
-                return True
-            if event.type() == qt.QEvent.Resize:
-                onWidth()
-            return False
-
-    return MouseFilter()
-
-
 class SectorMapSection:
-    """The sector map of PI-RADS v2.1 with the lesions of A and B; a click goes to the lesion.
+    """The sector map of PI-RADS v2.1 with the lesions of A and B.
 
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
         logic: Has the run.
-        jumpTo: Goes to a place (RAS millimeters) in the views.
     """
 
-    def __init__(self, ui: SimpleNamespace, logic: TransferLogic, jumpTo: Callable[[Ras], None]) -> None:
-        self._ui, self._logic, self._jumpTo = ui, logic, jumpTo
+    def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
+        self._ui, self._logic = ui, logic
         self._isBlinded = False
         self._seen: tuple | None = None
-        self._drawing: SectorDrawing | None = None
-        self._places: dict[str, Ras] = {}
-        self._filter = _mouseFilter(self.onClick, self._paint)
-        ui.sectorMapLabel.installEventFilter(self._filter)
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
         """The map does not hang on what is chosen for the next run."""
@@ -372,9 +351,6 @@ class SectorMapSection:
         self._isBlinded = isBlinded
         self.update()
 
-    def close(self) -> None:
-        self._ui.sectorMapLabel.removeEventFilter(self._filter)
-
     def update(self) -> None:
         """Draw what is new."""
         run = None if self._isBlinded else self._logic.lastRun
@@ -382,54 +358,30 @@ class SectorMapSection:
         if seen == self._seen:
             return
         self._seen = seen
-        self._drawing, self._places = sectorMapOf(run) if run is not None else (None, {})
-        self._ui.sectorMapLabel.visible = self._drawing is not None
-        note = ""
-        if self._drawing is not None:
-            schemes = "; ".join(self._drawing.schemes)
-            note = _("Front of the gland up, the patient's right on the left. Click a lesion to go there.")
+        drawing = sectorMapOf(run) if run is not None else None
+        label, note = self._ui.sectorMapLabel, ""
+        label.visible = drawing is not None
+        if drawing is not None:
+            schemes = "; ".join(drawing.schemes)
+            note = _("Front of the gland up, the patient's right on the left.")
             note += " " + _("Sectors: {schemes}.").format(schemes=schemes) if schemes else ""
+            pixmap = qt.QPixmap()
+            svg = drawing.svg(max(label.width, 1) / drawing.width)
+            if pixmap.loadFromData(qt.QByteArray(svg.encode("utf-8")), "SVG"):
+                label.setPixmap(pixmap)
+                label.setFixedHeight(pixmap.height())
         _showNote(self._ui.sectorMapNoteLabel, note)
-        self._paint()
-
-    def onClick(self, x: float, y: float) -> None:
-        """Go to the lesion at a place of the label, in pixels."""
-        if self._drawing is None:
-            return
-        scale = self._scale()
-        key = self._drawing.lesion_at(x / scale, y / scale)
-        if key is not None:
-            self._jumpTo(self._places[key])
-
-    def _scale(self) -> float:
-        width = self._ui.sectorMapLabel.width
-        return max(width, 1) / self._drawing.width
-
-    def _paint(self) -> None:
-        label = self._ui.sectorMapLabel
-        if self._drawing is None:
-            label.clear()
-            return
-        svg = self._drawing.svg(self._scale())
-        pixmap = qt.QPixmap()
-        if pixmap.loadFromData(qt.QByteArray(svg.encode("utf-8")), "SVG"):
-            label.setPixmap(pixmap)
-            label.setFixedHeight(pixmap.height())
 
 
-def sectorMapOf(run: RunInScene) -> tuple[SectorDrawing | None, dict[str, Ras]]:
-    """The map of a run's lesions, and where in the views (RAS) each lies; no map without a lesion in the gland."""
+def sectorMapOf(run: RunInScene) -> SectorDrawing | None:
+    """The map of a run's lesions; None without a lesion in the gland."""
     lesions: list[tuple[str, Lesion]] = []
     widths: dict[str, float] = {}
     for who, arm in zip("ab", run.arms, strict=False):
         lesions += [(who, from_json(Lesion, found, "lesion")) for found in arm.numbers["lesions"]]
         if gland := arm.numbers.get("gland"):
             widths[who] = gland["transverse_mm"]
-    places = {
-        lesion_key(who, lesion): (-lesion.center_mm[0], -lesion.center_mm[1], lesion.center_mm[2])
-        for who, lesion in lesions
-    }
-    return draw_sectors(lesions, widths), places
+    return draw_sectors(lesions, widths)
 
 
 class DicomSection:

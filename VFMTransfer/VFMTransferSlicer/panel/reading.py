@@ -26,11 +26,8 @@ from ..reading.readings import (
     tallyOf,
     writeCsv,
 )
-from ..results.record import maskedRuns
-from ..results.scene import placeLast
 from ..runs import renameArm
 from ..signals import Signal
-from ..views.pairs import removeDifferences
 from .dialogs import askForFile
 
 
@@ -153,17 +150,6 @@ def _hasNodes(run: RunInScene) -> bool:
     return any(arm.nodes for arm in run.arms)
 
 
-def _sortNodes(run: RunInScene) -> None:
-    """Bring the nodes of two arms into the order of their titles: as they came, the first ones would be A's."""
-    first, second = (arm.nodes for arm in sorted(run.arms, key=lambda arm: arm.title))
-    if first and second:
-        scene = first[0].GetScene()
-        every = [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
-        if max(map(every.index, first)) > min(map(every.index, second)):
-            for node in second:
-                placeLast(node)
-
-
 class ReadingSection:
     """Leads through blinded readings: each run is shown blinded as long as Start is pressed.
 
@@ -189,7 +175,6 @@ class ReadingSection:
         self._masked: list[RunInScene] = []  # called by their side, and hidden in the user's own views
         self._named: list[Subject] = []  # the reader may have no answer to them, and yet knows which is which
         self._drawn: BlindedReading | None = None  # before its run is in the scene
-        self._namedRun: RunInScene | None = None  # of a case that may have an answer; it ended outside of a reading
         self._files = ReadingFiles(ui, self._table, self._showMessage, self.update)
         self._sides = {
             Side.LEFT: ui.readingLeftButton,
@@ -214,19 +199,13 @@ class ReadingSection:
         self.update()
 
     def update(self) -> None:
-        """Show what can be done now; a case that left the scene is read no longer, and one that came in is.
-
-        The answer to a case that was run outside of a reading is final, since its networks are named.
-        """
+        """Show what can be done now; a case that left the scene is read no longer, and one that came in is."""
         run = self._logic.lastRun
         if run is None and self._session is not None:
             self._leave()
         elif run is not None and run is not self._run and not self._logic.isRunning and (self._isOn or run.isMasked):
             self._isOn = True  # a scene that was saved during a reading goes on with it
             self._begin()
-        if self._namedRun is not None and self._parameters is not None:  # which has the readings
-            self._namedRun, named = None, self._namedRun
-            self._closeNamed(named)
         readings = self._readings()
         missing = self._missing()
         self._updateStart(missing)
@@ -236,7 +215,7 @@ class ReadingSection:
             button.checked = answer is not None and answer.side is side
         self.ui.readingConfidenceComboBox.enabled = canAnswer and self._parameters is not None
         isUnanswered = canAnswer and answer is None
-        isHidden = any(not reading.isRevealed for reading in readings) or bool(maskedRuns(slicer.mrmlScene))
+        isHidden = any(not reading.isRevealed for reading in readings) or bool(self._masked)
         # What a run brings is shown blinded, so that nothing may be named meanwhile.
         self.ui.readingRevealButton.enabled = isHidden and not isUnanswered and not self._logic.isRunning
         self.ui.readingRevealButton.toolTip = (
@@ -269,8 +248,6 @@ class ReadingSection:
     def onRunFinished(self, outcome: str) -> None:
         if self._isOn:
             self._begin()
-        else:
-            self._namedRun = self._logic.lastRun
         self.update()
 
     def onShown(self) -> None:
@@ -325,8 +302,6 @@ class ReadingSection:
         for run in self._masked:
             self._reveal(run)
         self._masked.clear()
-        for run in maskedRuns(slicer.mrmlScene):  # those that a scene brought along
-            self._reveal(run)
         self._hide(False)
         if isShown:
             self._views.unblind()
@@ -372,7 +347,6 @@ class ReadingSection:
         self._session, self._answer = session, self._find(session.subject)
         for arm, title in zip(run.arms, sideTitles(session.order), strict=True):
             renameArm(arm, title, isSeen=False)
-        _sortNodes(run)
         self._logic.keep(run)
         self._masked.append(run)
         confidence = _USUAL_CONFIDENCE if self._answer is None else self._answer.confidence
@@ -422,18 +396,6 @@ class ReadingSection:
             with suppress(VFMTransferError):  # the tally shows what is wrong with the table
                 table.reveal(subject)
 
-    def _closeNamed(self, run: RunInScene) -> None:
-        """Make an answer to a case final whose networks a run outside of a reading has named."""
-        if run.isMasked:  # a canceled run leaves the one before, which may be blinded
-            return
-        with suppress(VFMTransferError):  # of one network, or none to look at: no answer to it can be open
-            subject = subjectOf(run)
-            answer = self._find(subject)
-            if answer is not None and not answer.isRevealed:
-                self._table().reveal(subject)
-                named = _("The networks of this case are named now, so that its reading is final.")
-                self._showMessage(f"{named} {revealedText(answer)}")
-
     def _reveal(self, run: RunInScene) -> None:
         """Name the networks of a run, which cannot be read blinded any more unless its answer is final now."""
         with suppress(VFMTransferError):  # its case left the scene
@@ -446,7 +408,6 @@ class ReadingSection:
         """Call the networks of a run by their own names again, in its scene and in what is saved with it."""
         for arm in run.arms:
             renameArm(arm)
-        removeDifferences(run)
         self._logic.keep(run)
 
     def _hide(self, isBlinded: bool) -> None:

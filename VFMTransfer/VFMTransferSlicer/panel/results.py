@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from types import SimpleNamespace
@@ -166,13 +165,10 @@ class Exports:
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
         logic: Has the run.
-        suspendViews: While it lasts, the views change nothing of the user's nodes.
     """
 
-    def __init__(
-        self, ui: SimpleNamespace, logic: TransferLogic, suspendViews: Callable[[], AbstractContextManager[None]]
-    ) -> None:
-        self._ui, self._logic, self._suspendViews = ui, logic, suspendViews
+    def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
+        self._ui, self._logic = ui, logic
         self._saved: RunInScene | None = None
         self._tips = {
             button: button.toolTip for button in (ui.exportReportButton, ui.exportCsvButton, ui.exportSceneButton)
@@ -225,11 +221,7 @@ class Exports:
             SCENE_SUFFIX,
         )
         if path is not None:
-            self.save(path.name, lambda: saveScene(path, self._saveScene))
-
-    def _saveScene(self, path: str) -> bool:
-        with self._suspendViews():
-            return slicer.util.saveScene(path)
+            self.save(path.name, lambda: saveScene(path, slicer.util.saveScene))
 
     def save(self, what: str, write: Callable[[], object]) -> None:
         """Write, and show the outcome.
@@ -278,18 +270,11 @@ class ResultsSection:
         ui: The widgets of `VFMTransfer.ui`, by name.
         logic: Has the run.
         jumpTo: Goes to a place (RAS millimeters) in the views.
-        suspendViews: While it lasts, the views change nothing of the user's nodes.
     """
 
-    def __init__(
-        self,
-        ui: SimpleNamespace,
-        logic: TransferLogic,
-        jumpTo: Callable[[Ras], None],
-        suspendViews: Callable[[], AbstractContextManager[None]],
-    ) -> None:
+    def __init__(self, ui: SimpleNamespace, logic: TransferLogic, jumpTo: Callable[[Ras], None]) -> None:
         self._ui, self._logic, self._jumpTo = ui, logic, jumpTo
-        self._exports = Exports(ui, logic, suspendViews)
+        self._exports = Exports(ui, logic)
         self._isBlinded = False
         self._parameters: VFMTransferParameterNode | None = None
         self._seen: tuple | None = None

@@ -336,7 +336,7 @@ class RunSection:
         self._note(log.text if log.level == "info" else _("Warning: {text}").format(text=log.text))
 
     def onFinished(self, outcome: str) -> None:
-        self._isCanceling = False
+        self._isCanceling, self._hasRun = False, self._logic.lastRun is not None
         if outcome == "done":
             self._showMessage(_("Done"))
         elif outcome == "canceled":

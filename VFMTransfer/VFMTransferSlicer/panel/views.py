@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Sequence_
-from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 
 import qt
@@ -361,10 +360,6 @@ class ViewSection:
         """Go to a point, RAS, in these views, or in the user's while these are not shown."""
         if self._hasViews():
             self._views.jumpTo(ras)
-
-    def suspended(self) -> AbstractContextManager[None]:
-        """While the scene is saved: the views change nothing of the user's nodes meanwhile."""
-        return self._views.suspended() if self._views is not None else nullcontext()
 
     # ---- what the user does
 

@@ -22,7 +22,7 @@ from .scene import ATTRIBUTE
 
 FORMAT = "vfm-transfer/scene/1"
 NAME, PAGE_NAME = "VFM Transfer results", "VFM Transfer report"
-_RECORD, _PAGE, _MASKED = ATTRIBUTE + "Record", ATTRIBUTE + "Page", ATTRIBUTE + "Masked"
+_RECORD, _PAGE = ATTRIBUTE + "Record", ATTRIBUTE + "Page"
 
 
 def writeRecord(run: RunInScene, page: str = "") -> None:
@@ -35,7 +35,7 @@ def writeRecord(run: RunInScene, page: str = "") -> None:
     scene = run.about.GetScene()
     for former in _records(scene):
         with suppress(ValueError, KeyError, TypeError):  # of a newer version: not ours to remove
-            if _read(former, isWhole=former.GetAttribute(_MASKED) is None) is None:
+            if _read(former) is None:
                 _remove(former)
     node = _recordOf(run) or _newText(scene, NAME, _RECORD)
     document = {
@@ -45,7 +45,6 @@ def writeRecord(run: RunInScene, page: str = "") -> None:
         "comparison": run.comparison,
     }
     node.SetText(json.dumps(document))
-    node.SetAttribute(_MASKED, "1" if run.isMasked else None)
     for role, other in _nodesOf(run):
         node.SetNodeReferenceID(role, other.GetID())
     if page:
@@ -57,28 +56,15 @@ def writeRecord(run: RunInScene, page: str = "") -> None:
 
 def readRecord(scene: slicer.vtkMRMLScene) -> RunInScene | None:
     """The run that was written into a scene last, and whose nodes are still there; None where there is none."""
-    return next(_runs(_records(scene)), None)
-
-
-def maskedRuns(scene: slicer.vtkMRMLScene) -> list[RunInScene]:
-    """Those that were written into a scene during a blinded reading, and were not revealed since.
-
-    Also where a part of the results is gone: the rest is still called by its side.
-    """
-    masked = [node for node in _records(scene) if node.GetAttribute(_MASKED) is not None]
-    return list(_runs(masked, isWhole=False))
-
-
-def _runs(records: list[slicer.vtkMRMLTextNode], isWhole: bool = True) -> Iterator[RunInScene]:
-    """What was written, as far as its nodes are still there, the last one first."""
-    for node in reversed(records):
+    for node in reversed(_records(scene)):
         try:
-            run = _read(node, isWhole)
+            run = _read(node)
         except (ValueError, KeyError, TypeError) as error:  # of a newer version, or changed by hand
             logging.warning("Results in the scene cannot be read (%s).", type(error).__name__)
             continue
         if run is not None:
-            yield run
+            return run
+    return None
 
 
 def _records(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLTextNode]:
@@ -95,8 +81,8 @@ def _remove(record: slicer.vtkMRMLTextNode) -> None:
             node.GetScene().RemoveNode(node)
 
 
-def _read(node: slicer.vtkMRMLTextNode, isWhole: bool = True) -> RunInScene | None:
-    """The run, None where the image is gone on which its results lie, or with `isWhole` the results of a network."""
+def _read(node: slicer.vtkMRMLTextNode) -> RunInScene | None:
+    """The run, None where the image is gone on which its results lie, or the results of a network."""
     document = json.loads(node.GetText() or "")
     if document["format"] != FORMAT or document["task"] not in TASKS:
         raise ValueError(document["format"])
@@ -107,7 +93,7 @@ def _read(node: slicer.vtkMRMLTextNode, isWhole: bool = True) -> RunInScene | No
     if about is None or about.GetImageData() is None:
         return None
     arms = [_readArm(node, place, arm) for place, arm in enumerate(document["arms"])]
-    if task.output != "classification" and not (all if isWhole else any)(arm.nodes for arm in arms):
+    if task.output != "classification" and not all(arm.nodes for arm in arms):
         return None
     return RunInScene(
         document["task"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -246,46 +246,6 @@ class _Loading:
 def placeBeside(node: slicer.vtkMRMLNode, neighbor: slicer.vtkMRMLNode) -> None:
     """Put a node into the DICOM study, or folder, of its neighbor in the subject hierarchy."""
     _placeIn(_parentOf(neighbor), node)
-
-
-def placeLast(node: slicer.vtkMRMLNode) -> None:
-    """Put a node behind all others, as if it came now: in lists of nodes, and in its folder of the subject hierarchy.
-
-    What refers to it, as views and records do, still does, and so does it to what shows and stores it. A segmentation
-    keeps its segments.
-    """
-    scene, parent = node.GetScene(), _parentOf(node)
-    references = [*_references(node), *_referencesTo(node)]
-    shown = [other for _, _, names in _references(node) for other in map(scene.GetNodeByID, names) if other is not None]
-    segmentation = node.GetSegmentation() if node.IsA("vtkMRMLSegmentationNode") else None
-    if segmentation is not None:  # the application removes segments with their items of the subject hierarchy
-        node.SetAndObserveSegmentation(slicer.vtkSegmentation())
-    scene.RemoveNode(node)
-    for other in shown:
-        if other.GetScene() is None:  # the application removes what shows a node with it
-            scene.AddNode(other)
-    scene.AddNode(node)
-    for other, role, names in references:
-        for index, name in enumerate(names):
-            other.SetNthNodeReferenceID(role, index, name)
-    item = _placeIn(parent, node)
-    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene).MoveItem(item, _INVALID_ITEM)
-    if segmentation is not None:
-        node.SetAndObserveSegmentation(segmentation)
-
-
-def _references(node: slicer.vtkMRMLNode) -> Iterator[tuple[slicer.vtkMRMLNode, str, list[str]]]:
-    """The node, role, IDs of all that it refers to in this role."""
-    for role in [node.GetNthNodeReferenceRole(index) for index in range(node.GetNumberOfNodeReferenceRoles())]:
-        count = node.GetNumberOfNodeReferences(role)
-        yield node, role, [node.GetNthNodeReferenceID(role, index) for index in range(count)]
-
-
-def _referencesTo(node: slicer.vtkMRMLNode) -> Iterator[tuple[slicer.vtkMRMLNode, str, list[str]]]:
-    """Node, role, IDs of all that it refers to in this role, the given node among them."""
-    scene, own = node.GetScene(), node.GetID()
-    for other in [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]:
-        yield from (reference for reference in _references(other) if own in reference[2])
 
 
 def _parentOf(node: slicer.vtkMRMLNode) -> int:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-from VFMTransferLib.bundles.bundle import Bundle, read_index, verify
+from VFMTransferLib.bundles.bundle import Bundle, read_index
 from VFMTransferLib.bundles.catalog import Catalog, default_pair, is_own
 from VFMTransferLib.bundles.importing import is_bundle_folder, is_bundle_zip
-from VFMTransferLib.core.errors import BundleError, ChecksumError
+from VFMTransferLib.core.errors import BundleError
 from VFMTransferLib.core.terms import RESEARCH_USE, Arm
 from VFMTransferLib.tasks import TASKS
 
 _NON_COMMERCIAL = re.compile(r"\bNC\b|non-?\s?commercial", re.IGNORECASE)
-_MAX_S = 90  # from here on in minutes
 
 
 @dataclass(frozen=True)
@@ -33,24 +30,14 @@ class Card:
     details: str
 
 
-def cardOf(bundle: Bundle, files: str | None, last: tuple[float, str] | None) -> Card:
-    """The card of a network.
-
-    Args:
-        bundle: The network.
-        files: As `FileChecks.stateOf` returns it.
-        last: As `RunTimes.last` returns it.
-    """
-    state = {None: "not checked", "": "intact"}.get(files, "damaged")
-    time = "not run here yet" if last is None else f"took {_duration(last[0])} here ({last[1]})"
-    restricted = [f"Non-commercial use only: {bundle.license}"] if isNonCommercial(bundle) else []
-    license_ = [] if restricted else [_licenseOf(bundle)]
+def cardOf(bundle: Bundle) -> Card:
+    """The card of a network."""
+    isRestricted = isNonCommercial(bundle)
     lines = [
-        *([files] if files else []),
         f"{startOf(bundle)}, {_kindOf(bundle)}",
         trainedOn(bundle),
-        *restricted,
-        ", ".join([_megabytes(sizeOf(bundle)), *license_, state, time]),
+        *([f"Non-commercial use only: {bundle.license}"] if isRestricted else []),
+        ", ".join([_megabytes(sizeOf(bundle)), *([] if isRestricted else [_licenseOf(bundle)])]),
     ]
     return Card("\n".join(lines), _details(bundle))
 
@@ -132,91 +119,8 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < _MAX_S else f"{seconds / 60:.0f} min"
-
-
 def _plural(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
-
-
-# Reading and hashing so much takes far less than the 100 ms for which the window may stand still.
-_CHECKED_AT_ONCE_BYTES = 8 * 2**20
-_SECONDS = "VFMTransfer/Seconds"
-
-
-class Store(Protocol):
-    """What outlives Slicer; a `qt.QSettings`."""
-
-    def value(self, key: str, default: str) -> str: ...
-
-    def setValue(self, key: str, value: str) -> None: ...
-
-    def remove(self, key: str) -> None: ...
-
-
-class FileChecks:
-    """Remembers of each network whether its files are what its metadata state, until one of them changes."""
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[object, ...], str] = {}
-
-    def stateOf(self, bundle: Bundle) -> str | None:
-        """Empty where the files are intact, a sentence where not; None before the first check.
-
-        Small ones are checked now.
-        """
-        mark = _markOf(bundle)
-        if mark not in self._found and sizeOf(bundle) <= _CHECKED_AT_ONCE_BYTES:
-            self.note(bundle, _whyDamaged(bundle))
-        return self._found.get(mark)
-
-    def note(self, bundle: Bundle, sentence: str) -> None:
-        """Remember what was found: a sentence about the damage, empty for none."""
-        self._found[_markOf(bundle)] = sentence
-
-
-class RunTimes:
-    """How long each network took the last time, on which device.
-
-    Args:
-        store: Keeps it.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def remember(self, numbers: dict[str, Any]) -> None:
-        """Take the seconds of a result; `numbers` is the content of its `result.json`."""
-        model = numbers["model"]
-        known = self._known(model["sha256"])
-        known.pop(model["device"], None)  # the latest stands last
-        known[model["device"]] = round(sum(numbers["seconds"].values()), 1)
-        self._store.setValue(_keyOf(model["sha256"]), json.dumps(known))
-
-    def last(self, bundle: Bundle, device: str = "") -> tuple[float, str] | None:
-        """Seconds and device of the last run; None where there was none here.
-
-        Args:
-            bundle: The network.
-            device: Of the last run on this one; empty for any.
-        """
-        known = self._known(bundle.weights_sha256)
-        if not device:
-            return next(((seconds, name) for name, seconds in reversed(known.items())), None)
-        found = next((name for name in (device, f"{device}:0") if name in known), None)
-        return None if found is None else (known[found], found)
-
-    def forget(self, bundle: Bundle) -> None:
-        """Keep nothing of a network that is gone."""
-        self._store.remove(_keyOf(bundle.weights_sha256))
-
-    def _known(self, sha256: str) -> dict[str, float]:
-        try:
-            known = json.loads(self._store.value(_keyOf(sha256), "{}"))
-        except (TypeError, ValueError):  # somebody edited the settings; they are written again with the next run
-            return {}
-        return known if isinstance(known, dict) else {}
 
 
 def offered(catalog: Catalog, task: str) -> dict[str, Bundle]:
@@ -284,22 +188,3 @@ def importedText(bundle: Bundle, task: str | None) -> str:
     if bundle.spec.task == task:
         return f"Imported '{bundle.title}', and chose it."
     return f"Imported '{bundle.title}'. It is for {TASKS[bundle.spec.task].title}: choose that task to use it."
-
-
-def _markOf(bundle: Bundle) -> tuple[object, ...]:
-    """Changes when one of the files does."""
-    paths = [bundle.folder / name for name in bundle.sha256]
-    stats = [path.stat() if path.is_file() else None for path in paths]
-    return bundle.folder, *((stat.st_size, stat.st_mtime_ns) if stat else None for stat in stats)
-
-
-def _whyDamaged(bundle: Bundle) -> str:
-    try:
-        verify(bundle)
-    except (BundleError, ChecksumError) as error:
-        return str(error)
-    return ""
-
-
-def _keyOf(sha256: str) -> str:
-    return f"{_SECONDS}/{sha256[:16]}"

@@ -18,7 +18,7 @@ from VFMTransferLib.tasks import TASKS
 from ..runs import RunInScene
 from ..workers.steps import Steps
 from .cells import ADC, HBV, REFERENCE, T2W, A, B, Cell, Rows
-from .display import Changes, LinkedWindows, WindowLevel, keepOut, prostateBounds
+from .display import Changes, LinkedWindows, keepOut, prostateBounds
 from .pairs import Color, Difference, Order, armTitle, isSynthetic, isWithheld, showLegend
 from .viewing import Viewing
 
@@ -244,7 +244,6 @@ class ComparisonView:
         scales: What is shown in diverging colors: A minus B, a displacement.
         logics: Singleton tag → view.
         rendererOf: Singleton tag → renderer.
-        chosenWindows: Volume → window and level that the user chose when the run was shown before.
     """
 
     def __init__(
@@ -256,7 +255,6 @@ class ComparisonView:
         logics: Mapping[str, slicer.vtkMRMLSliceLogic],
         isBlinded: bool,
         rendererOf: Callable[[str], vtk.vtkRenderer],
-        chosenWindows: Mapping[slicer.vtkMRMLVolumeNode, WindowLevel],
     ) -> None:
         self.run, self.logics = run, logics
         self.changes = Changes()
@@ -264,14 +262,7 @@ class ComparisonView:
         self._order, self._scales, self._isBlinded = order, scales, isBlinded
         self._cells = {cell.tag: cell for row in rows for cell in row}
         self._windows: list[LinkedWindows] = []
-        self._chosenWindows = dict(chosenWindows)
         self._corners = ViewCorners(self._wordsOf, rendererOf, self.changes)
-
-    @property
-    def chosenWindows(self) -> dict[slicer.vtkMRMLVolumeNode, WindowLevel]:
-        """Volume → window and level that the user chose, here or before."""
-        now = {volume: windows.chosen for windows in self._windows for volume in windows.volumes}
-        return self._chosenWindows | {volume: chosen for volume, chosen in now.items() if chosen is not None}
 
     def fill(self) -> Steps:
         """Put all into the views, a view with each step; closed on the way, `close` takes out what is there."""
@@ -319,8 +310,7 @@ class ComparisonView:
         for found in (group, *([volume] for volume in others)):
             # Vessels and the bladder's rim are far brighter on diffusion than a lesion is.
             around = prostateBounds(self.run) if high is not None and high in found else None
-            chosen = next((self._chosenWindows[volume] for volume in found if volume in self._chosenWindows), None)
-            self._windows.append(LinkedWindows(found, self.changes, around, chosen))
+            self._windows.append(LinkedWindows(found, self.changes, around))
             yield
 
     def _showCrosshair(self) -> None:

@@ -32,7 +32,6 @@ class Changes:
     def __init__(self) -> None:
         self._former: dict[tuple[slicer.vtkMRMLNode, str], Any] = {}
         self._added: list[slicer.vtkMRMLNode] = []
-        self._slots: list[tuple[vtk.vtkObject, int, Callable[..., None]]] = []
         self._tags: list[tuple[vtk.vtkObject, int]] = []  # of the observers that call them
 
     def set(self, node: slicer.vtkMRMLNode, name: str, value: Any) -> None:
@@ -67,30 +66,15 @@ class Changes:
 
     def observe(self, subject: vtk.vtkObject, event: int, slot: Callable[..., None]) -> None:
         """Call a function with each event; `giveBack` ends it."""
-        self._slots.append((subject, event, slot))
         self._tags.append((subject, subject.AddObserver(event, slot)))
 
     def giveBack(self) -> None:
         """Undo everything, the last change first. Nodes that the user removed meanwhile are skipped."""
         self._stopObserving()
-        self._slots.clear()
         self._apply(dict(reversed(self._former.items())))
         self._former.clear()
         for node in reversed(self._added[:]):
             self.remove(node)
-
-    @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """Give all settings back meanwhile, so that a scene is saved as the user had it."""
-        now = {(node, name): getattr(node, f"Get{name}")() for node, name in self._former}
-        self._stopObserving()
-        self._apply(dict(reversed(self._former.items())))
-        try:
-            yield
-        finally:
-            self._apply({key: value for key, value in now.items() if key in self._former})
-            self._stopObserving()
-            self._tags = [(subject, subject.AddObserver(event, slot)) for subject, event, slot in self._slots]
 
     def _apply(self, settings: Mapping[tuple[slicer.vtkMRMLNode, str], Any]) -> None:
         nodes = {node: None for node, _ in settings if node.GetScene() is not None}
@@ -128,9 +112,6 @@ def _keepAlive(display: slicer.vtkMRMLDisplayNode) -> None:
         _outliving.append((shown, display))
 
 
-WindowLevel = tuple[float, float]
-
-
 class LinkedWindows:
     """Keeps window and level of some volumes the same, whichever of them the user changes.
 
@@ -139,10 +120,6 @@ class LinkedWindows:
         changes: Remembers what each of them had, and ends the link.
         around: Lowest and highest RAS of where a window that nobody chose is measured, even where a DICOM header has
             one; by default everywhere, and a header's window stays.
-        chosen: Window and level that the user chose for them before, which count instead.
-
-    Attributes:
-        volumes: Those that were linked at the beginning.
     """
 
     def __init__(
@@ -150,28 +127,13 @@ class LinkedWindows:
         volumes: Iterable[slicer.vtkMRMLScalarVolumeNode],
         changes: Changes,
         around: np.ndarray | None = None,
-        chosen: WindowLevel | None = None,
     ) -> None:
         self._changes = changes
         self._around = around
         self._displays: list[slicer.vtkMRMLScalarVolumeDisplayNode] = []
         self._isCopying = False
-        self.volumes = tuple(volumes)
-        for volume in self.volumes:
+        for volume in volumes:
             self.add(volume)
-        if chosen is not None:
-            self._displays[0].SetWindowLevel(*chosen)
-        self._initial = self._current if chosen is None else None
-
-    @property
-    def chosen(self) -> WindowLevel | None:
-        """Window and level if the user chose them, here or before."""
-        return self._current if self._current != self._initial else None
-
-    @property
-    def _current(self) -> WindowLevel | None:
-        """Of all; None where none is linked."""
-        return next(((display.GetWindow(), display.GetLevel()) for display in self._displays), None)
 
     def add(self, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
         """Link one more, which takes the others' window."""

@@ -10,7 +10,6 @@ of them are shown again when the scene is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from xml.etree import ElementTree
 
 import numpy as np
@@ -282,7 +281,7 @@ class SideBySide:
     ) -> Steps:
         """Switch to the views of a run, a view with each step.
 
-        The same run shown again stays at its slice, with the windows that the user chose.
+        The same run shown again stays at its slice.
 
         Args:
             run: With one arm at least.
@@ -303,10 +302,9 @@ class SideBySide:
         scales = [scale for scale in (difference, displacement) if scale is not None and _isSeen(scale.node, rows)]
 
         def make(logics: Mapping[str, slicer.vtkMRMLSliceLogic]) -> ComparisonView:
-            return ComparisonView(run, order, rows, tuple(scales), logics, isBlinded, self._rendererOf, chosenWindows)
+            return ComparisonView(run, order, rows, tuple(scales), logics, isBlinded, self._rendererOf)
 
         isSame = self.run is run
-        chosenWindows = self._shown.chosenWindows if isSame else {}
         self._focus = self._middle() if isSame else focusOf(run)
         bounds = _marked(run) if TASKS[run.task].output != "image" else prostateBounds(run)
         yield from self._open(rows, make, run.about, bounds, isPlaced=isSame and tags == set(self.tags))
@@ -358,10 +356,6 @@ class SideBySide:
         if self._shown is not None and self._focus is not None:
             yield from self._frame()
             self._point(self._focus)
-
-    def suspended(self) -> AbstractContextManager[None]:
-        """All settings of the user's nodes are the user's meanwhile; the views stay."""
-        return self._shown.changes.suspended() if self._shown is not None else nullcontext()
 
     def jumpTo(self, ras: Point) -> None:
         """Go to a point: in these views, or while they are not shown in the user's."""

@@ -267,14 +267,6 @@ def makeDisplacement(run: RunInScene, order: Order = (0, 1), names: tuple[str, s
     return difference
 
 
-def removeDifferences(run: RunInScene) -> None:
-    """Take differences and displacements out of the scene: beside named networks, left and right tell the order."""
-    for role in (DIFFERENCE, DISPLACEMENT) if run.isInScene else ():
-        node = _find(run, role)
-        if node is not None:
-            _remove(node)
-
-
 def _sizeOf(volume: slicer.vtkMRMLVolumeNode) -> tuple[int, ...]:
     return tuple(volume.GetImageData().GetDimensions())
 

@@ -56,8 +56,8 @@ class LibraryCommand:
 
         Args:
             write: Writes the inputs into a folder.
-            arguments: Of the command, which answers in JSON.
-            take: Takes the answer; the folder is deleted afterwards.
+            arguments: Of the command.
+            take: Takes the answer in JSON, where there is one; the folder is deleted afterwards.
 
         Raises:
             OutputError: There is no room for the folder.
@@ -96,7 +96,8 @@ class LibraryCommand:
         self._steps.add(self._finish(folder, take, output), lambda error: self._fail(folder, error))
 
     def _finish(self, folder: TemporaryDirectory, take, output: str) -> Steps:
-        yield from take(json.loads(output), Path(folder.name))
+        answer = json.loads(output) if output.startswith("{") else {}
+        yield from take(answer, Path(folder.name))
         self._tidy()
         self.finished.emit()
 
