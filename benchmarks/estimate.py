@@ -32,7 +32,6 @@ from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.inference import estimate
 from VFMTransferLib.inference.estimate import ARMS, DiceModel, Line, _log_odds
-from VFMTransferLib.inference.options import PredictOptions
 from VFMTransferLib.inference.predict import CasePredictor
 from VFMTransferLib.inference.runtimes import Session, open_session
 from VFMTransferLib.io import read_case
@@ -233,7 +232,7 @@ def measured(
     name: str, kind: str, case: Case, gland: Volume, pair: tuple[Bundle, Bundle], sessions: dict[str, Session]
 ) -> list[Row]:
     """A row for each network: its Dice and the signs, those of the agreement too."""
-    predictor = CasePredictor(case, PredictOptions(), lambda bundle: sessions[bundle.weights_sha256])
+    predictor = CasePredictor(case, open_network=lambda bundle: sessions[bundle.weights_sha256])
     results = [predictor.predict(bundle) for bundle in pair]
     masks = [result.labels.array > 0 for result in results if result.labels is not None]
     truth = gland.resample_to(case[Sequence.T2W].geometry, "nearest").array > 0

@@ -40,6 +40,7 @@ def main() -> None:
     from dataclasses import replace
 
     from VFMTransferLib.bundles.catalog import default_pair
+    from VFMTransferLib.core.options import Options
     from VFMTransferLib.inference.predict import predict
     from VFMTransferLib.phantom import make_phantom
 
@@ -53,7 +54,7 @@ def main() -> None:
     case = replace(case, volumes=volumes)
     forget_peak()  # of the phantom
     start = time.process_time()
-    predict(case, default_pair(task)[0], "onnx", "cpu")
+    predict(case, default_pair(task)[0], Options("onnx", "cpu"))
     print(json.dumps([time.process_time() - start, peak_mib()]))
 
 

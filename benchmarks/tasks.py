@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.bundles.catalog import default_pair
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.inference.options import PredictOptions
+from VFMTransferLib.core.options import Options
 from VFMTransferLib.inference.predict import CasePredictor
 from VFMTransferLib.inference.runtimes import LoadedNetworks, Session
 from VFMTransferLib.io.results import save_result
@@ -72,7 +72,7 @@ def _seconds(case: Case, bundle: Bundle, networks: LoadedNetworks) -> dict[str, 
     def open_network(wanted: Bundle) -> Session:
         return networks.open(wanted, runtime="onnx", device="cpu")
 
-    options = PredictOptions(runtime="onnx", device="cpu")
+    options = Options(runtime="onnx", device="cpu")
     result = CasePredictor(case, options, open_network, networks.findings).predict(bundle, on_progress)
     on_progress("write", 0.0)
     with TemporaryDirectory() as folder:

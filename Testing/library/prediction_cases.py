@@ -11,11 +11,13 @@ from specs import MODELS
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.notes import Note
+from VFMTransferLib.core.options import Options
 from VFMTransferLib.core.placement import Prepared
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.base import ModelSpec
+from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.tasks import task_of
 from VFMTransferLib.tasks.base import DecodeOptions, NetworkOutput
 
@@ -72,6 +74,12 @@ def an_anatomy_spec(labels, activation: str = "softmax") -> ModelSpec:
     """A network of small windows that sees the whole volume, with other classes."""
     spec = with_preprocess("profound-upernet-anatomy", patch=(32, 72, 80), whole_volume=True)
     return replace(spec, labels=labels, activation=activation)
+
+
+def predict(case: Case, bundle: Bundle | Path, *, gland=None, roi=None, open_network=None, on_progress=None, **options):
+    """`prediction.predict` of a case with these masks, by options that are named one by one."""
+    case = replace(case, gland=case.gland if gland is None else gland, roi=roi)
+    return prediction.predict(case, bundle, Options(**options), on_progress, open_network=open_network)
 
 
 def a_gland_of(case: Case, radius_mm: float = 14.0) -> Volume:

@@ -23,7 +23,7 @@ import slicer
 from VFMTransferLib.bundles.catalog import default_pair, find_bundle
 from VFMTransferLib.core import errors
 from VFMTransferLib.core.errors import JobError, MissingSequenceError, OutputError, VFMTransferError
-from VFMTransferLib.core.measurements import checked_psa
+from VFMTransferLib.core.options import Options
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.tasks import TASKS, find_task
 from VFMTransferLib.worker.client import WorkerClient
@@ -56,6 +56,7 @@ from .workers.process import theWorker
 from .workers.steps import StepQueue, Steps
 
 _BOTH = 2
+_DEFAULT = Options()
 GLAND, REFERENCE, ROI = "gland", "reference", "roi"
 _TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
 
@@ -108,12 +109,9 @@ class CaseJob:
     Attributes:
         scene: What it reads and leaves in the scene.
         bundles: Name or folder of each network.
-        runtime, device: As in `predict.predict`.
+        options: How they are run.
         gland: Where the prostate is: a segmentation or a label map.
         roi: A box around which the networks' window lies.
-        region: As in `predict.predict`.
-        psa: Prostate-specific antigen in ng/ml.
-        phaseAxis: As in `predict.predict`.
         name: Of the job.
         request: Sent to the worker, once all inputs are written.
         isSent: Whether the request was sent to the worker.
@@ -124,13 +122,9 @@ class CaseJob:
 
     scene: RunInScene
     bundles: tuple[str, ...]
-    runtime: str = "auto"
-    device: str = "auto"
+    options: Options = field(default_factory=Options)
     gland: slicer.vtkMRMLNode | None = None
     roi: slicer.vtkMRMLMarkupsROINode | None = None
-    region: str = "whole"
-    psa: float | None = None
-    phaseAxis: str = "auto"
     name: str = field(default_factory=lambda: uuid4().hex)
     request: Run | None = None
     isSent: bool = False
@@ -177,12 +171,8 @@ class CaseJob:
             self.bundles,
             compare=areTwo,
             report=areTwo,
-            runtime=self.runtime,
-            device=self.device,
-            region=self.region,
-            psa_ng_ml=self.psa,
-            phase_axis=self.phaseAxis,
             dicom=files,
+            options=self.options,
             **masks,
         )
 
@@ -309,15 +299,11 @@ class TransferLogic:
         adc: Volume | None = None,
         hbv: Volume | None = None,
         bundles: List[str | Path] = (),
-        runtime: str = "auto",
-        device: str = "auto",
+        options: Options = _DEFAULT,
         waitForCompletion: bool = True,
         gland: slicer.vtkMRMLNode | None = None,
         reference: slicer.vtkMRMLNode | None = None,
         roi: slicer.vtkMRMLMarkupsROINode | None = None,
-        region: str = "whole",
-        psa: float | None = None,
-        phaseAxis: str = "auto",
     ) -> list[ArmInScene]:
         """Run networks on one case, one after the other; the first two are compared.
 
@@ -327,24 +313,18 @@ class TransferLogic:
             adc: Apparent diffusion coefficient.
             hbv: Diffusion-weighted volume of the highest b-value.
             bundles: Name or folder of each network; by default the shipped pair for the task.
-            runtime: `auto`, `onnx` or `torch`.
-            device: As the runtime names it.
+            options: How they are run: runtime and device, region, PSA, phase axis and more.
             waitForCompletion: Return when all is done; otherwise at once, and the signals report.
             gland: Where the prostate is: a segmentation or a label map.
             reference: The truth: a segmentation or a label map, or for tasks that give images a volume. Without one,
                 a synthetic ADC is measured against `adc`.
             roi: A box around which the networks' window lies.
-            region: `gland` marks lesions in the prostate and around it only, in less time; or `whole`.
-            psa: Prostate-specific antigen in ng/ml, for its density.
-            phaseAxis: Along which diffusion is distorted: `left-right`, `anterior-posterior`, or `auto`: as DICOM
-                states it, else left-right, which a note of the result states.
 
         Returns:
             The result of each network, in the order of `bundles`; without waiting, a list that fills as they finish.
 
         Raises:
             MissingSequenceError: The task needs a volume that is not given.
-            PsaError: The PSA cannot be one.
             JobError: A run is not finished yet.
             VFMTransferError: It failed; the message gives the remedy. Arms that were done before are in the scene.
         """
@@ -353,14 +333,12 @@ class TransferLogic:
         self._requireReady(waitForCompletion)
         if missing := missingInputs(task, volumes):
             raise MissingSequenceError(missing)
-        if psa is not None:
-            checked_psa(psa)
         inputs = {sequence: volumes[sequence] for sequence in TASKS[task].sequences}
         measured = TASKS[task].measured_by
         if measured is not None and volumes.get(measured) is not None:
             inputs[measured] = volumes[measured]  # no network sees it; it is what they are measured against
         scene = RunInScene(task, inputs, inputs[TASKS[task].reference], reference=reference)
-        job = CaseJob(scene, _named(bundles, task), runtime, device, gland, roi, region, psa, phaseAxis)
+        job = CaseJob(scene, _named(bundles, task), options, gland, roi)
         job.blind = self.blind if len(job.bundles) == _BOTH else None
         self._forgetLast()
         self._job, self._kept, self._last = job, job, scene
@@ -374,8 +352,7 @@ class TransferLogic:
         output: str | Path,
         task: str,
         bundles: List[str | Path] = (),
-        runtime: str = "auto",
-        device: str = "auto",
+        options: Options = _DEFAULT,
         waitForCompletion: bool = True,
     ) -> list[CaseDone]:
         """Run networks on each case of a folder, without the scene. What is done already is skipped.
@@ -383,7 +360,7 @@ class TransferLogic:
         Args:
             folder: Holds a folder for each case.
             output: Gets `summary.csv`, and a folder of results for each case; new, empty, or that of an earlier call.
-            task, bundles, runtime, device, waitForCompletion: As for `run`.
+            task, bundles, options, waitForCompletion: As for `run`.
 
         Returns:
             What became of each case; without waiting, a list that fills as they finish. `caseDone` reports it too.
@@ -396,7 +373,7 @@ class TransferLogic:
         find_task(task)
         names = _named(bundles, task)
         cases, output = str(Path(folder).absolute()), str(Path(output).absolute())
-        job = self._job = BatchJob(Batch(uuid4().hex, task, cases, output, names, runtime=runtime, device=device))
+        job = self._job = BatchJob(Batch(uuid4().hex, task, cases, output, names, options))
         self._do(job, waitForCompletion)
         return job.cases
 

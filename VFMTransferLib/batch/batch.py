@@ -20,9 +20,9 @@ from ..bundles.catalog import as_bundle
 from ..core.errors import BatchError, BundleError, DatasetError, OutputError
 from ..core.files import name_on_disk, plain_text, writing
 from ..core.machine import memory_bytes
+from ..core.options import Options
 from ..inference.findings import Findings, findings_folder
-from ..inference.options import PredictOptions
-from ..inference.predict import memory_checked, require_task
+from ..inference.predict import DEFAULT, memory_checked, require_task
 from ..inference.runtimes import LoadedNetworks
 from .cases import SUMMARY, BatchCase, Row, read_summary, write_summary
 
@@ -69,7 +69,7 @@ def run_batch(
     bundles: Sequence[Bundle | str | Path],
     on_progress: Callable[[BatchProgress], None] | None = None,
     *,
-    options: PredictOptions | None = None,
+    options: Options = DEFAULT,
     task: str | None = None,
     on_case: Callable[[CaseReport], None] | None = None,
     networks: LoadedNetworks | None = None,
@@ -92,7 +92,7 @@ def run_batch(
         RuntimeUnavailableError: The runtime or device is not on this machine.
         OutputError: The output cannot be written, or is something else.
     """
-    cases = plan_cases(Path(cases_folder), Path(output), bundles, task, options or PredictOptions())
+    cases = plan_cases(Path(cases_folder), Path(output), bundles, task, options)
     loaded = networks or LoadedNetworks(memory_bytes() // 2, findings=Findings(folder=findings_folder()))
     rows = {case.name: case.rows() for case in cases}
     write_summary(rows, Path(output))
@@ -145,7 +145,7 @@ def _report_progress(
 
 
 def plan_cases(
-    cases_folder: Path, output: Path, bundles: Sequence[Bundle | str | Path], task: str | None, options: PredictOptions
+    cases_folder: Path, output: Path, bundles: Sequence[Bundle | str | Path], task: str | None, options: Options
 ) -> list[BatchCase]:
     """The cases of a batch, by name, in its output's folder; DatasetError, too, where that would become a case."""
     if not cases_folder.is_dir():

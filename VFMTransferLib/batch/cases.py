@@ -35,12 +35,21 @@ from ..core.files import (
     text_of_cell,
     writing,
 )
-from ..core.notes import warning_text
+from ..core.measurements import PHASE_AXES
+from ..core.notes import Note, warning_text
+from ..core.options import AUTO, Options
 from ..core.result import TRAINED_NOTE, Result
 from ..core.terms import Sequence as ImageSequence
 from ..evaluation.comparison import compare, save_comparison
-from ..inference.options import AUTO, PredictOptions
-from ..inference.predict import CasePredictor, gland_network, memory_checked, needed_sequences, require_fit
+from ..inference.predict import (
+    AXIS_STATED,
+    CasePredictor,
+    gland_network,
+    memory_checked,
+    min_confidence,
+    needed_sequences,
+    require_fit,
+)
 from ..inference.runtimes import LoadedNetworks, Session
 from ..io import read_case_for
 from ..io.images import image_stem
@@ -131,7 +140,7 @@ class BatchCase:
     source: Path
     folder: Path
     bundles: tuple[Bundle, ...]
-    options: PredictOptions
+    options: Options
 
     @property
     def name(self) -> str:
@@ -156,12 +165,12 @@ class BatchCase:
         notes = document.notes if task_of(bundle.spec).uses_phase_axis else None
         precision = "fp32" if options.precision == AUTO else options.precision  # whatever runtime and device
         return (
-            options.predicts_as(document.options, notes)
+            _predicts_as(options, document.options, notes)
             and options.runtime in (AUTO, model.runtime)
             and options.device in (AUTO, model.device)
             and precision == model.precision
             and document.caveats == bundle.caveat_notes
-            and options.min_confidence(bundle) == model.min_confidence
+            and min_confidence(bundle, options) == model.min_confidence
             and (bundle.calibration is None or bundle.calibration.note in document.notes)
             and (model.gland_sha256 is None or model.gland_sha256 == self._gland_network_sha256)
         )
@@ -276,8 +285,23 @@ class BatchCase:
 
     def open(self, bundle: Bundle, networks: LoadedNetworks) -> Session:
         """A bundle's network, loaded where and how the options ask for it."""
-        options = self.options
-        return networks.open(bundle, runtime=options.runtime, device=options.device, precision=options.precision)
+        return networks.open(bundle, **self.options.engine)
+
+
+def _predicts_as(options: Options, recorded: Mapping[str, object], notes: Sequence[Note] | None) -> bool:
+    """Whether options predict what those predicted that `result.json` records.
+
+    Args:
+        options: What is asked for now.
+        recorded: The options there.
+        notes: The notes there, of a result that depends on the phase axis. What `auto` found is `left-right` or stands
+            in them; another axis was chosen.
+    """
+    axis = recorded.get("phase_axis")
+    if options.phase_axis == AUTO and axis in PHASE_AXES:
+        was_found = notes is None or axis == next(iter(PHASE_AXES)) or any(n.code == AXIS_STATED for n in notes)
+        axis = AUTO if was_found else axis
+    return {**recorded, "phase_axis": axis} == options.recorded
 
 
 def _compared(document: Mapping[str, Any]) -> list[tuple[Any, Any]]:

@@ -18,10 +18,10 @@ from ..core import __version__
 from ..core.cluster import MAX_DEATHS, require_library, workers
 from ..core.errors import ClusterError
 from ..core.machine import available_bytes, memory_bytes
+from ..core.options import Options
 from ..encoders.base import family_of
 from ..inference.findings import Findings, findings_folder
-from ..inference.options import PredictOptions
-from ..inference.predict import GIB, memory_checked
+from ..inference.predict import DEFAULT, GIB, memory_checked
 from ..inference.runtimes import LoadedNetworks
 from .batch import CaseOutcome, CaseReport, plan_cases, write_summary_or_wait
 from .cases import BatchCase, Row, write_summary
@@ -41,7 +41,7 @@ def run_batch_on_workers(
     *,
     scheduler: str | None = None,
     count: int = 1,
-    options: PredictOptions | None = None,
+    options: Options = DEFAULT,
     task: str | None = None,
     on_case: Callable[[CaseReport], None] | None = None,
     on_start: Callable[[str], None] | None = None,
@@ -61,7 +61,7 @@ def run_batch_on_workers(
     """
     found = [as_bundle(bundle) for bundle in bundles]
     found = [replace(bundle, folder=bundle.folder.absolute()) for bundle in found]
-    cases = plan_cases(cases_folder.absolute(), output.absolute(), found, task, options or PredictOptions())
+    cases = plan_cases(cases_folder.absolute(), output.absolute(), found, task, options)
     rows = {case.name: case.rows() for case in cases}
     left = [case for case in cases if not case.is_done]
     number = itertools.count()

@@ -68,7 +68,7 @@ def add_compare(commands: Commands) -> None:
 def run_compare(args: argparse.Namespace) -> None:
     require_images(args, *args.cases)
     count = max(len(args.cases), 1)
-    if count > 1 and (args.t2w or args.hbv or args.adc or args.gland or args.roi or args.psa):
+    if count > 1 and (args.t2w or args.hbv or args.adc or args.gland or args.roi or args.psa_ng_ml):
         args.parser.error("--t2w, --hbv, --adc, --gland, --psa and --roi belong to one case; give one CASE with them")
     if len(set(map(given_name, args.cases))) < len(args.cases):
         args.parser.error("the CASE folders must have different names, since the report calls them by these")

@@ -76,7 +76,7 @@ def run_predict(args: argparse.Namespace) -> None:
         args.parser.error("--workers has no effect beside --scheduler, whose workers it has; leave one out")
     elif args.case or any((args.t2w, args.hbv, args.adc, args.gland, args.roi, args.allow_mixed_exams)):
         args.parser.error("--cohort takes no files of one case; put each case's files into its folder")
-    elif args.psa is not None:
+    elif args.psa_ng_ml is not None:
         args.parser.error("--psa belongs to one case; give a CASE with it")
     elif args.dicom:
         args.parser.error("--dicom writes one case; give a CASE with it")
@@ -100,7 +100,7 @@ def _run_one(args: argparse.Namespace) -> None:
         require_dicom_out(case, str(bundle.spec.task))
     # Opened before the work, so that a folder that cannot be written is known at once.
     with output_folder(args.output) as folder, progress_bar() as on_progress:
-        result = predict(case, bundle, on_progress=on_progress, options=options)
+        result = predict(case, bundle, options, on_progress)
         save_result(result, folder)
         if args.dicom:
             save_dicom(result, case, folder)

@@ -9,24 +9,23 @@ import argparse
 import errno
 import importlib.util
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import OUT_OF_MEMORY, OutOfMemoryError, OutputError, PsaError, VFMTransferError, is_out_of_memory
 from ..core.files import plain_text
-from ..core.measurements import PHASE_AXES
+from ..core.options import Options
 from ..core.terms import OnProgress
 from ..tasks import TASKS
 
 if TYPE_CHECKING:
     from ..bundles.bundle import Bundle
     from ..core.case import Case
-    from ..inference.options import PredictOptions
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -147,13 +146,6 @@ def progress_lines() -> Iterator[OnProgress]:
 
 Commands = argparse._SubParsersAction  # argparse gives the type of `add_subparsers` no public name
 
-# The same words as in inference/runtimes.py and encoders/inputs.py, which import numpy and so wait until a command
-# runs.
-RUNTIMES = ("auto", "onnx", "torch")
-PRECISIONS = ("auto", "fp32", "fp16", "bf16")
-CROPS = ("auto", "gland", "center")
-REGIONS = ("whole", "gland")
-
 
 def add_command(
     commands: Commands, name: str, summary: str, run: Callable[[argparse.Namespace], None] | None, epilog: str = ""
@@ -201,48 +193,43 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
         "--roi", type=Path, metavar="F", help="center the input window on this mask and mark nothing outside it"
     )
     group.add_argument(
-        "--psa", type=psa, metavar="X", help="prostate-specific antigen in ng/ml, for the PSA density in the results"
-    )
-    group.add_argument(
         "--dicom",
         action="store_true",
         help="for DICOM input, also write the results as DICOM: segmentation, structured report, derived images",
     )
-    group = parser.add_argument_group("network")
-    group.add_argument(
-        "--crop", choices=CROPS, default="auto", help="where the crop lies (default: on the gland, if known)"
+    groups = {"images": group, **{name: parser.add_argument_group(name) for name in ("network", "running")}}
+    for option in fields(Options):
+        add_network_option(groups[option.metadata["group"]], option)
+
+
+def add_network_option(parser: argparse._ActionsContainer, option: Field[Any]) -> None:
+    """The flag of a field of `Options`."""
+    about = option.metadata
+    flag = "--" + (about["flag"] or option.name).replace("_", "-")
+    if isinstance(option.default, bool):
+        parser.add_argument(flag, dest=option.name, action="store_true", help=about["help"])
+        return
+    parser.add_argument(
+        flag,
+        dest=option.name,
+        default=option.default,
+        choices=about["choices"] or None,
+        type=_argument(about["parse"]),
+        metavar=about["unit"] or None,
+        help=about["help"],
     )
-    group.add_argument(
-        "--region",
-        choices=REGIONS,
-        default=REGIONS[0],
-        help="where lesions are marked: gland takes less time and gives the same there (default: %(default)s)",
-    )
-    group.add_argument(
-        "--threshold",
-        type=probability,
-        metavar="P",
-        help="probability above which a voxel counts (default: the network's)",
-    )
-    group.add_argument(
-        "--only-cspca", action="store_true", help="of cancer grades, mark clinically significant cancer alone"
-    )
-    group.add_argument(
-        "--phase-axis",
-        choices=("auto", *PHASE_AXES),
-        default="auto",
-        help="phase-encoding axis of the diffusion images (default: as DICOM states it, else left-right)",
-    )
-    group = parser.add_argument_group("running")
-    group.add_argument(
-        "--runtime", choices=RUNTIMES, default="auto", help="what runs the network (default: ONNX Runtime)"
-    )
-    group.add_argument(
-        "--device", default="auto", metavar="D", help="as `vfm-transfer doctor` lists them (default: the best)"
-    )
-    group.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="floating-point precision (default: fp32)"
-    )
+
+
+def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A reader of a text as an option's type."""
+
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except (PsaError, ValueError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
 
 
 def require_images(args: argparse.Namespace, *cases: Path | None) -> None:
@@ -273,7 +260,12 @@ def given_case(args: argparse.Namespace, folder: Path | None, bundles: Iterable[
 
         needed = needed_sequences(bundles)
     named = {role: vars(args)[role] for role in ("t2w", "hbv", "adc", "gland")}
-    return read_case_for(needed, folder, **named, allow_mixed_exams=args.allow_mixed_exams)
+    case = read_case_for(needed, folder, **named, allow_mixed_exams=args.allow_mixed_exams)
+    if vars(args).get("roi") is None:
+        return case
+    from ..io import read_mask
+
+    return replace(case, roi=read_mask(args.roi, "region of interest"))
 
 
 def _require_inputs_outside(args: argparse.Namespace, folder: Path | None) -> None:
@@ -301,48 +293,13 @@ def require_output_outside(output: Path, inputs: Iterable[Path | None]) -> None:
             )
 
 
-def predict_options(args: argparse.Namespace) -> PredictOptions:
-    """The options of `add_prediction`, but for the images and the mask of the prostate."""
-    from ..inference.options import PredictOptions
-    from ..io import read_mask
-
-    return PredictOptions(
-        runtime=args.runtime,
-        device=args.device,
-        precision=args.precision,
-        roi=None if args.roi is None else read_mask(args.roi, "region of interest"),
-        crop=args.crop,
-        threshold=args.threshold,
-        only_cspca=args.only_cspca,
-        phase_axis=args.phase_axis,
-        region=args.region,
-        psa_ng_ml=args.psa,
-    )
+def predict_options(args: argparse.Namespace) -> Options:
+    """The options of `add_prediction`."""
+    return Options(**{option.name: vars(args)[option.name] for option in fields(Options)})
 
 
 def add_task(parser: argparse.ArgumentParser, **more: Any) -> None:
     parser.add_argument("--task", choices=list(TASKS), metavar="TASK", **more)
-
-
-def probability(text: str) -> float:
-    """A number from 0 to 1, as an option's type."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, e.g. 0.5, got '{text:.20}'")
-    return value
-
-
-def psa(text: str) -> float:
-    """A PSA in ng/ml, as an option's type."""
-    from ..core.measurements import read_psa
-
-    try:
-        return read_psa(text)
-    except PsaError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def print_answer(args: argparse.Namespace, document: Mapping[str, Any], lines: Iterable[str]) -> None:

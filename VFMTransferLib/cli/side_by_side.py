@@ -15,6 +15,7 @@ from ..core.case import Case
 from ..core.errors import BundleError, DatasetError, ImageError, VFMTransferError
 from ..core.files import name_on_disk
 from ..core.notes import texts
+from ..core.options import Options
 from ..core.placement import within_roi
 from ..core.terms import Label, OnProgress
 from ..core.volume import Volume
@@ -31,8 +32,7 @@ from ..evaluation.comparison import (
 from ..evaluation.measures import KINDS, quantity_title
 from ..evaluation.outputs import Reference, checked_references, place
 from ..inference.findings import Findings, findings_folder
-from ..inference.options import PredictOptions
-from ..inference.predict import CasePredictor, needed_sequences, require_fit
+from ..inference.predict import DEFAULT, CasePredictor, needed_sequences, require_fit
 from ..io import output_folder, read_mask, read_volume
 from ..io.cases import read_case_for
 from ..io.results import OWN_MARKS, save_result
@@ -196,7 +196,7 @@ def run_side_by_side(
     reference: Reference | None = None,
     *,
     reference_labels: dict[str, int] | None = None,
-    options: PredictOptions | None = None,
+    options: Options = DEFAULT,
     on_progress: OnProgress | None = None,
     with_dicom: bool = False,
     findings: Findings | None = None,
@@ -217,10 +217,8 @@ def run_side_by_side(
         require_fit(case, bundle)
     if with_dicom:
         require_dicom_out(case, str(pair[0].spec.task))
-    options = options or PredictOptions()
-    roi = options.roi
-    if roi is not None and isinstance(reference, Volume) and task_of(pair[0].spec).output == "segmentation":
-        case, reference = within_roi(case, reference, roi)
+    if isinstance(reference, Volume) and task_of(pair[0].spec).output == "segmentation":
+        case, reference = within_roi(case, reference)
     predictor = CasePredictor(case, options, findings=findings)
     report = on_progress or (lambda stage, fraction: None)
     a = predictor.predict(pair[0], lambda stage, fraction: report(stage, fraction / 2))

@@ -27,6 +27,8 @@ class Case:
     Attributes:
         id: Its name in reports; never a patient's name or identifier from DICOM.
         gland: Mask of the prostate, where somebody drew one; any grid.
+        roi: Mask of a region of interest: networks that see one crop see the one around it, and nothing is marked
+            outside of it. Class probabilities and images are not cut.
         zones: Zone name → mask, where the zones of that gland are known.
         notes: What reading had to decide (b value computed, unit converted), for log and report.
         acquisitions: How an image was acquired, as far as DICOM headers state it.
@@ -40,6 +42,7 @@ class Case:
     acquisitions: dict[Sequence, Acquisition] = field(default_factory=dict, compare=False)
     files: dict[Sequence, tuple[Path, ...]] = field(default_factory=dict, compare=False, repr=False)
     zones: dict[str, Volume] = field(default_factory=dict, compare=False)
+    roi: Volume | None = None
 
     def __getitem__(self, sequence: Sequence | str) -> Volume:
         """The volume of a sequence; MissingSequenceError where the case has none."""

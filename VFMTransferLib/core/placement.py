@@ -296,9 +296,11 @@ def confine(probabilities: dict[str, Volume], roi: Volume) -> dict[str, Volume]:
     }
 
 
-def within_roi(case: Case, reference: Volume, roi: Volume) -> tuple[Case, Volume]:
-    """A case, whose notes state it, and its truth with 0 outside the region, where no network was to mark."""
-    inside = _inside(roi, reference.geometry)
+def within_roi(case: Case, reference: Volume) -> tuple[Case, Volume]:
+    """A case, whose notes state it, and its truth with 0 outside its region of interest, where nothing is marked."""
+    if case.roi is None:
+        return case, reference
+    inside = _inside(case.roi, reference.geometry)
     confined = reference.with_array(np.where(inside, reference.array, reference.array.dtype.type(0)))
     return replace(case, notes=(*case.notes, REFERENCE_NOTE)), confined
 

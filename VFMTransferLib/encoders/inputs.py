@@ -16,13 +16,12 @@ import numpy as np
 from ..core.case import Case
 from ..core.errors import GeometryError, ImageError, MissingSequenceError
 from ..core.notes import Note
+from ..core.options import CROPS, REGIONS
 from ..core.placement import Bounds, Prepared, ZScore, centered_start, covered_box, shifted_starts, window_starts
 from ..core.terms import Sequence
 from ..core.volume import Geometry, IntTriple, Volume
 from .base import NEIGHBORS, NORMALIZATIONS, ModelSpec, PreprocessSpec, TaskInput, family_of
 
-CROPS = ("auto", "gland", "center")
-REGIONS = ("whole", "gland")
 REGION_MARGIN_MM = 5.0
 """Around the gland's box, since a lesion may bulge, and a mask be drawn narrowly. This project's own."""
 REGION_NOTE = Note(

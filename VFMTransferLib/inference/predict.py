@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from ..core.errors import (
 )
 from ..core.machine import available_bytes
 from ..core.notes import Note
+from ..core.options import AUTO, Options, PhaseAxisChoice
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared, most_severe
 from ..core.result import GLAND_TRAINED_NOTE, TRAINED_NOTE, Provenance, Result
 from ..core.terms import Arm, Label, OnProgress, Sequence
@@ -43,7 +45,6 @@ from ..tasks.base import DecodeOptions, NetworkOutput, Task
 from .case_measurements import CaseMeasurements, KnownGland
 from .estimate import Passes, has_estimate, with_estimate
 from .findings import Findings, content_sha256
-from .options import AUTO, PredictOptions, resolve_phase_axis
 from .runtimes import Session, open_session
 from .windows import infer
 
@@ -66,37 +67,30 @@ _PASS_SHARE = 0.7  # of the free memory that one pass may take, by an estimate t
 # How much of the time each stage takes, roughly, for the progress that is shown.
 STAGE_SHARES = {"read": 0.1, "preprocess": 0.1, "infer": 0.7, "postprocess": 0.1}
 _RECORDED_PACKAGES = ("numpy", "scipy", "SimpleITK")
+DEFAULT = Options()
+AXIS_STATED = "phase-axis-stated"
+# Ways of the patient's axes, against and along them.
+_WAYS = {"left-right": ("the right", "the left"), "anterior-posterior": ("the front", "the back")}
 
 
 def predict(
     case: Case,
     bundle: Bundle | str | Path,
-    runtime: str = "auto",
-    device: str = "auto",
+    options: Options = DEFAULT,
     on_progress: OnProgress | None = None,
     *,
-    precision: str = "auto",
-    gland: Volume | None = None,
-    roi: Volume | None = None,
-    crop: str = "auto",
-    threshold: float | None = None,
-    only_cspca: bool = False,
-    phase_axis: str = "auto",
-    psa_ng_ml: float | None = None,
-    region: str = "whole",
-    options: PredictOptions | None = None,
     open_network: OpenNetwork | None = None,
 ) -> Result:
     """Run one network on one case; the case stays as it is. For several networks see `CasePredictor`.
 
     Args:
-        case: The case.
+        case: The case, with its masks of the prostate and of a region of interest, where they are known. Without one of
+            the prostate, networks that profit from knowing where it is get it from the shipped gland network, and the
+            result's notes state so.
         bundle: The network: a bundle, its folder, or the name of an installed one.
-        runtime, device, precision, gland, roi, crop, threshold, only_cspca, phase_axis, psa_ng_ml, region: See
-            `PredictOptions`.
+        options: How the network is run.
         on_progress: Called with the stage (`read`, `preprocess`, `infer`, `postprocess`) and the fraction of the whole
             that is done; what it raises stops the run.
-        options: All options at once, instead of the single ones.
         open_network: Gives the loaded network of a bundle, for callers that keep networks loaded.
 
     Raises:
@@ -106,12 +100,7 @@ def predict(
         RuntimeUnavailableError: The runtime or device is not on this machine.
         OutOfMemoryError: Memory ran out.
     """
-    single = PredictOptions(
-        runtime, device, precision, gland, roi, crop, threshold, only_cspca, phase_axis, psa_ng_ml, region
-    )
-    if options is not None and single != PredictOptions():
-        raise ValueError("Options must be given one by one or as `options`, but both were given.")
-    return CasePredictor(case, options or single, open_network).predict(as_bundle(bundle), on_progress)
+    return CasePredictor(case, options, open_network).predict(as_bundle(bundle), on_progress)
 
 
 @dataclass(frozen=True)
@@ -156,20 +145,17 @@ class CasePredictor:
     def __init__(
         self,
         case: Case,
-        options: PredictOptions | None = None,
+        options: Options = DEFAULT,
         open_network: OpenNetwork | None = None,
         findings: Findings | None = None,
     ) -> None:
         self.case = case
-        options = options or PredictOptions()
         axis, self._phase_note = resolve_phase_axis(case, options.phase_axis)
         self.options = replace(options, phase_axis=axis)
-        chosen = (self.options.runtime, self.options.device, self.options.precision)
-        self._open_network = open_network or (lambda bundle: open_session(bundle, *chosen))
+        self._open_network = open_network or (lambda bundle: open_session(bundle, **options.engine))
         self._findings = Findings() if findings is None else findings
         self._images = {str(sequence): content_sha256(volume) for sequence, volume in case.volumes.items()}
-        self._drawn_gland = self.options.gland if self.options.gland is not None else case.gland
-        self._masks = content_sha256(self._drawn_gland), content_sha256(self.options.roi)
+        self._masks = content_sha256(case.gland), content_sha256(case.roi)
         self._measurements = CaseMeasurements(case, self._images, self._findings, self.options.psa_ng_ml)
         self._anatomy: FoundAnatomy | None = None  # not None once the gland network was asked
 
@@ -190,9 +176,9 @@ class CasePredictor:
     def predict(self, bundle: Bundle, on_progress: OnProgress | None = None) -> Result:
         """Run one network; see the function `predict`."""
         require_fit(self.case, bundle)
-        if self._drawn_gland is not None and self.options.psa_ng_ml is not None:
+        if self.case.gland is not None and self.options.psa_ng_ml is not None:
             self._measurements.gland(
-                self._drawn_gland, _DRAWN
+                self.case.gland, _DRAWN
             )  # so that a mask of something else is known before the work
         clock = _StageClock(on_progress)
         with memory_checked():
@@ -218,15 +204,15 @@ class CasePredictor:
         source = replace(
             result.provenance.with_notes(*trained),
             seconds=clock.seconds,
-            options=self.options.recorded,
+            options=dict(self.options.recorded),
             gland_sha256=None if anatomy is None else anatomy.sha256,
         )
         return replace(result, provenance=source)
 
     def locate_gland(self) -> FoundAnatomy:
         """The prostate by the case's own mask, else as the shipped pretrained network marks it; found once a case."""
-        if self._drawn_gland is not None:
-            return FoundAnatomy(None, self._drawn_gland)
+        if self.case.gland is not None:
+            return FoundAnatomy(None, self.case.gland)
         self._anatomy = self._anatomy or self._find_anatomy(lambda fraction: None)
         return self._anatomy
 
@@ -257,13 +243,13 @@ class CasePredictor:
 
         What an earlier network had looked for changes nothing here, so that results do not depend on their order.
         """
-        crop, roi = self.options.crop, self.options.roi
+        crop, roi = self.options.crop, self.case.roi
         # A network that finds the gland itself is not helped by a mask of it.
         centers_on_gland = not spec.preprocess.whole_volume and crop != "center" and roi is None
         uses_gland = centers_on_gland and not task_of(spec).finds_gland
         region = self.options.region
         takes_gland = needs_gland(spec, crop, roi) or (region == "gland" and marks_inside_gland(task_of(spec)))
-        if self._drawn_gland is None and (uses_gland or takes_gland):
+        if self.case.gland is None and (uses_gland or takes_gland):
             self._anatomy = self._anatomy or self._find_anatomy(on_part)
             if self._anatomy.labels is None and takes_gland and roi is None:
                 raise MissingSequenceError(
@@ -286,9 +272,9 @@ class CasePredictor:
     def _make_input(
         self, spec: ModelSpec, anatomy: FoundAnatomy | None, one_pass: bool
     ) -> tuple[Prepared, tuple[Note, ...]]:
-        gland = self._drawn_gland if anatomy is None else anatomy.labels
+        gland = self.case.gland if anatomy is None else anatomy.labels
         notes = [] if anatomy is None or anatomy.note is None else [anatomy.note]
-        crop, roi, region = self.options.crop, self.options.roi, self.options.region
+        crop, roi, region = self.options.crop, self.case.roi, self.options.region
         case, task = self.case, task_of(spec)
         if task.finds_gland and crop == AUTO and not needs_gland(spec, crop, roi):
             case, gland = replace(case, gland=None), None  # a mask must not help what is to find the gland
@@ -318,22 +304,23 @@ class CasePredictor:
         return replace(found, is_trained_on_name=found.labels is not None and bundle.was_trained_on(self.case.id))
 
     def _anatomy_key(self, bundle: Bundle) -> tuple[str, ...]:
-        how = (self.options.runtime, self.options.device, self.options.precision)
         stated = (bundle.name, *bundle.caveats)  # by the note
-        return ("anatomy", self._images[Sequence.T2W], bundle.weights_sha256, *how, *stated)
+        return ("anatomy", self._images[Sequence.T2W], bundle.weights_sha256, *self.options.engine.values(), *stated)
 
     def _keep_anatomy(self, bundle: Bundle, result: Result) -> None:
         """Keep the prostate that was marked for later tasks, where the network and its input are those of a search."""
         kept = replace(self.options, runtime="auto", device="auto", precision="auto")  # named by the key
-        kept = replace(kept, phase_axis=AUTO, psa_ng_ml=None, region="whole")  # change nothing of this task
-        is_plain = self._drawn_gland is None and kept == PredictOptions() and bundle.arm is Arm.PRETRAINED
+        kept = replace(kept, phase_axis="auto", psa_ng_ml=None, region="whole")  # change nothing of this task
+        is_plain = (
+            self.case.gland is None and self.case.roi is None and kept == DEFAULT and bundle.arm is Arm.PRETRAINED
+        )
         if is_plain and task_of(bundle.spec).finds_gland and bundle == gland_network():
             # In memory only: on disk it would be written for cohorts that never search.
             self._findings.recall(self._anatomy_key(bundle), lambda: self._as_anatomy(bundle, result))
 
     def _mark_anatomy(self, bundle: Bundle, on_part: Callable[[float], None]) -> FoundAnatomy:
         session = self._open_network(bundle)
-        finder = CasePredictor(self.case, PredictOptions(), self._open_network, self._findings)
+        finder = CasePredictor(replace(self.case, roi=None), DEFAULT, self._open_network, self._findings)
         # Straight to the passes: this network gets the middle of the image, and asks no other network for the gland.
         prepared = prepare(self.case, bundle.spec, task_of(bundle.spec))
         found = finder._run_passes(bundle, session, prepared, (), _StageClock(lambda _, fraction: on_part(fraction)))
@@ -358,7 +345,7 @@ class CasePredictor:
             return KnownGland(result.labels, "this network's own", _zones(result))
         if anatomy is not None:
             return KnownGland(anatomy.labels, f"by bundle '{anatomy.bundle}'", anatomy.zones)
-        return KnownGland(self._drawn_gland, _DRAWN)
+        return KnownGland(self.case.gland, _DRAWN)
 
     def _run_passes(
         self,
@@ -371,7 +358,7 @@ class CasePredictor:
     ) -> Result:
         """The result of one pass, or of a second one around the prostate where the middle crop cut it off."""
         result = self._run_pass(bundle, session, prepared, notes, clock, anatomy)
-        is_middle = self.options.crop == "auto" and self.options.roi is None and prepared.centered_on == "image"
+        is_middle = self.options.crop == "auto" and self.case.roi is None and prepared.centered_on == "image"
         if not (is_middle and task_of(bundle.spec).is_cut_off(result, prepared)):
             return result
         with clock.stage("preprocess"):
@@ -389,7 +376,7 @@ class CasePredictor:
     ) -> Result:
         with clock.stage("infer") as on_part:
             takes_box = prepared.limit is not None and session.takes_box
-            is_whole = self.options.roi is None and self.options.threshold is None
+            is_whole = self.case.roi is None and self.options.threshold is None
             passes = Passes(bundle.spec, prepared) if is_whole and has_estimate(bundle) else None
             classes = _ClassesBySlice() if bundle.spec.head.is_vector and bundle.spec.is_slice_based else None
             listener = passes or classes
@@ -407,14 +394,14 @@ class CasePredictor:
                 threshold=self.options.threshold,
                 only_cspca=self.options.only_cspca,
                 phase_axis=self.options.phase_axis,
-                gland=self._drawn_gland if anatomy is None else anatomy.labels,
+                gland=self.case.gland if anatomy is None else anatomy.labels,
                 zones={} if anatomy is None else anatomy.zones,
-                roi=self.options.roi,
+                roi=self.case.roi,
                 calibration=bundle.calibration,
                 operating_point=bundle.operating_point,
             )
             source = _provenance(bundle, session).with_notes(*self.case.notes, *notes)
-            source = replace(source, min_confidence=self.options.min_confidence(bundle))
+            source = replace(source, min_confidence=min_confidence(bundle, self.options))
             if self._phase_note and task_of(bundle.spec).uses_phase_axis:
                 source = source.with_notes(self._phase_note)
             task = task_of(bundle.spec)
@@ -454,6 +441,30 @@ def _decided_note(decided_at_mm: Triple, prepared: Prepared, reference: Sequence
         "deciding-slice",
         f"The classes are those of slice {number} of {grid.size[2]} of {reference}, counted from the feet: the most "
         f"suspicious of the {len(prepared.starts)} slices that the network saw.",
+    )
+
+
+def min_confidence(bundle: Bundle, options: Options) -> float | None:
+    """Below which a place is no mark: the network's operating point, unless the user states a threshold."""
+    point = bundle.operating_point
+    return None if point is None or options.threshold is not None else point.min_confidence
+
+
+def resolve_phase_axis(case: Case, chosen: str) -> tuple[PhaseAxisChoice, Note | None]:
+    """Along which axis diffusion is distorted, and a note on how that is known; none where the user chose it."""
+    if chosen != AUTO:
+        return cast(PhaseAxisChoice, chosen), None
+    about = case.acquisitions.get(Sequence.HBV) or case.acquisitions.get(Sequence.ADC)
+    if about is not None and about.phase_axis is not None:
+        way = ""
+        if about.is_phase_positive is not None:
+            way = f", toward {_WAYS[about.phase_axis][about.is_phase_positive]} by the vendor's polarity"
+        stated = f"Diffusion was encoded along {about.phase_axis}{way}, as DICOM states."
+        return cast(PhaseAxisChoice, about.phase_axis), Note(AXIS_STATED, stated)
+    return "left-right", Note(
+        "phase-axis-assumed",
+        "The phase-encoding axis is unknown; left-right was assumed. Run again with the correct axis if that is wrong.",
+        "caution",
     )
 
 

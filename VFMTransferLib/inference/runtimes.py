@@ -18,10 +18,8 @@ from ..bundles.metadata import ONNX
 from ..core.errors import OutOfMemoryError, RuntimeUnavailableError, is_out_of_memory
 from ..core.machine import missing_reason, resident_bytes
 from ..core.notes import Note
+from ..core.options import PRECISIONS, RUNTIMES
 from .findings import Findings
-
-RUNTIMES = ("auto", "onnx", "torch")
-PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)

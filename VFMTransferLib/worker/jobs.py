@@ -6,7 +6,7 @@ The images of a case come from the job's folder, and results go there; a batch r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from ..core.placement import within_roi
 from ..core.result import Result
 from ..core.volume import Geometry, Volume
 from ..evaluation.comparison import compare, save_comparison
-from ..inference.options import PredictOptions
 from ..inference.predict import CasePredictor, memory_checked, require_fit
 from ..inference.runtimes import LoadedNetworks, Session
 from ..io.cases import ExportedImage, read_exported_case, read_exported_mask, read_exported_volume
@@ -35,7 +34,6 @@ from .messages import (
     Exported,
     ImageFile,
     Log,
-    NetworkOptions,
     Progress,
     Reply,
     Run,
@@ -101,14 +99,14 @@ class Job:
         folder = Path(run.folder)
         bundles = [find_bundle(name) for name in run.bundles]
         self._progress(0, bundles[0], "images", 0.0)
-        case, roi, reference = self._read_images(run, folder)
+        case, reference = self._read_images(run, folder)
         for bundle in bundles:
             require_fit(case, bundle, run.task)
 
         def open_network(bundle: Bundle) -> Session:
-            return self.networks.open(bundle, runtime=run.runtime, device=run.device, precision=run.precision)
+            return self.networks.open(bundle, **run.options.engine)
 
-        predictor = CasePredictor(case, _options(run, roi), open_network, self.networks.findings)
+        predictor = CasePredictor(case, run.options, open_network, self.networks.findings)
         kept: list[Result] = []
         for self.arm, bundle in enumerate(bundles):
             loads_before = self.networks.loads
@@ -138,8 +136,8 @@ class Job:
         finally:
             self.send(Compared(run.job, path.name, report))
 
-    def _read_images(self, run: Run, folder: Path) -> tuple[Case, Volume | None, Volume | None]:
-        """The case, the region of interest and the reference."""
+    def _read_images(self, run: Run, folder: Path) -> tuple[Case, Volume | None]:
+        """The case, with its region of interest, and the reference."""
         if not (folder.is_absolute() and folder.is_dir()):
             raise JobError("The job's folder must exist and be named absolutely, but is not. Make it before the run.")
 
@@ -147,18 +145,17 @@ class Job:
             return exported_image(image, folder)
 
         case = read_images(run.case, folder, run)
-        roi = None if run.roi is None else read_exported_mask(exported(run.roi), ROI)
+        if run.roi is not None:
+            case = replace(case, roi=read_exported_mask(exported(run.roi), ROI))
         if run.reference is None:
-            return case, roi, None
+            return case, None
         if not run.compare:
             self.send(Log("warning", "The reference was not used, since nothing is compared with a single network."))
-            return case, roi, None
+            return case, None
         if TASKS[run.task].output != "segmentation":
-            return case, roi, read_exported_volume(exported(run.reference), REFERENCE)
+            return case, read_exported_volume(exported(run.reference), REFERENCE)
         reference = read_exported_mask(exported(run.reference), REFERENCE)
-        if roi is not None:
-            case, reference = within_roi(case, reference, roi)
-        return case, roi, reference
+        return within_roi(case, reference)
 
     def _run_batch(self, batch: Batch) -> None:
         if not (Path(batch.cases).is_absolute() and Path(batch.output).is_absolute()):
@@ -177,7 +174,7 @@ class Job:
             batch.output,
             batch.bundles,
             on_progress,
-            options=_options(batch),
+            options=batch.options,
             task=batch.task,
             on_case=on_case,
             networks=self.networks,
@@ -192,8 +189,3 @@ class Job:
     def _require_wanted(self) -> None:
         if self.is_canceled():
             raise JobCanceledError
-
-
-def _options(request: NetworkOptions, roi: Volume | None = None) -> PredictOptions:
-    own = {field.name: getattr(request, field.name) for field in fields(NetworkOptions)}
-    return PredictOptions(roi=roi, psa_ng_ml=getattr(request, "psa_ng_ml", None), **own)

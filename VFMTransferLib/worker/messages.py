@@ -8,23 +8,16 @@ languages. Voxels go through files in a folder of the job, never through a line.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
-from ..core.decoding import Limits, from_json, parse_json
+from ..core.decoding import from_json, parse_json
 from ..core.errors import JobError
-from ..core.measurements import PhaseAxis
+from ..core.options import Options, PrecisionName, RuntimeName
 from ..core.terms import Sequence
 from ..tasks import TaskName
 
 ARRAY_SUFFIX = ".npy"
-
-RuntimeName = Literal["auto", "onnx", "torch"]
-PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
-RegionName = Literal["whole", "gland"]
-CropName = Literal["auto", "gland", "center"]
-PhaseAxisChoice = Literal["auto", PhaseAxis]
-Probability = Annotated[float, Limits(minimum=0.0, maximum=1.0)]
 
 
 @dataclass(frozen=True)
@@ -91,22 +84,8 @@ class Hello:
     """To the worker: what are you? Answered by `Ready`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkOptions:
-    """How the networks of a job are run."""
-
-    runtime: RuntimeName = "auto"
-    device: str = "auto"
-    precision: PrecisionName = "auto"
-    crop: CropName = "auto"
-    threshold: Probability | None = None
-    only_cspca: bool = False
-    phase_axis: PhaseAxisChoice = "auto"
-    region: RegionName = "whole"
-
-
 @dataclass(frozen=True)
-class Run(NetworkOptions):
+class Run:
     """To the worker: run networks on one case, in the order given. Jobs wait for one another.
 
     Attributes:
@@ -121,9 +100,8 @@ class Run(NetworkOptions):
         compare: Compare the first two arms; numbers go into the file that `Compared` names.
         reference: The truth for `compare`: a label map or an image. Unused without `compare`, which a `Log` reports.
         report: Also write the report of the comparison, into the folder that `Compared` names.
-        psa_ng_ml: Prostate-specific antigen, for its density.
         dicom: The files that the images were made from, where they were.
-        runtime, device, precision, crop, threshold, only_cspca, phase_axis, region: As in `predict.predict`.
+        options: How the networks are run.
     """
 
     job: str
@@ -137,8 +115,8 @@ class Run(NetworkOptions):
     compare: bool = False
     reference: ImageFile | None = None
     report: bool = False
-    psa_ng_ml: float | None = None
     dicom: DicomFiles | None = None
+    options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
         empty = [name for name in ("job", "folder", "images", "bundles", "case") if not getattr(self, name)]
@@ -151,7 +129,7 @@ class Run(NetworkOptions):
 
 
 @dataclass(frozen=True)
-class Batch(NetworkOptions):
+class Batch:
     """To the worker: run networks on each case of a folder; see `batch.run_batch`. A job like a `Run`.
 
     Attributes:
@@ -160,7 +138,7 @@ class Batch(NetworkOptions):
         cases: The folder that holds a folder for each case, absolute.
         output: Where results go, absolute: new, empty, or the output of an earlier batch, which is gone on with.
         bundles: Name or folder of each network; two are compared.
-        runtime, device, precision, crop, threshold, only_cspca, phase_axis, region: As in `predict.predict`.
+        options: How the networks are run.
     """
 
     job: str
@@ -168,6 +146,7 @@ class Batch(NetworkOptions):
     cases: str
     output: str
     bundles: tuple[str, ...]
+    options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
         empty = [name for name in ("job", "cases", "output", "bundles") if not getattr(self, name)]
@@ -386,7 +365,7 @@ class Bye:
 
 Reply = Ready | Pong | Progress | ArmResult | Compared | CaseDone | Finished | Error | Log | Bye
 
-PROTOCOL = 2
+PROTOCOL = 3
 _UPDATE = "Update VFM Transfer, so that the module and the worker are of one version."
 
 _TYPES: dict[type, str] = {ArmResult: "result", CaseDone: "case-done"}  # of the others it is the class's name

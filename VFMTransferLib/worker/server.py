@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ..core import __version__
 from ..core.errors import OUT_OF_MEMORY, JobError, VFMTransferError, is_out_of_memory
 from ..core.files import plain_text
+from ..core.options import RuntimeName
 from ..tasks import TASKS
 from .messages import (
     Batch,
@@ -37,7 +38,6 @@ from .messages import (
     Reply,
     Request,
     Run,
-    RuntimeName,
     Shutdown,
     read_request,
 )

@@ -32,13 +32,13 @@ from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BatchError, BundleError, DatasetError, OutOfMemoryError, OutputError
 from VFMTransferLib.core.files import plain_text
 from VFMTransferLib.core.measurements import Acquisition
+from VFMTransferLib.core.options import Options
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.evaluation.comparison import comparison_document
 from VFMTransferLib.evaluation.outputs import GLAND
 from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.findings import Findings, findings_folder
-from VFMTransferLib.inference.options import PredictOptions
 from VFMTransferLib.inference.predict import CasePredictor
 from VFMTransferLib.inference.runtimes import LoadedNetworks
 from VFMTransferLib.io import read_case, write_volume
@@ -121,7 +121,7 @@ def test_a_result_that_another_process_wrote_meanwhile_is_kept(good_cohort, pair
 
 def outcomes(cohort: Path, output: Path, bundles, **options) -> list[tuple[str, str]]:
     told = []
-    run_batch(cohort, output, bundles, options=PredictOptions(**options), on_case=told.append)
+    run_batch(cohort, output, bundles, options=Options(**options), on_case=told.append)
     return [(report.name, report.outcome) for report in told]
 
 
@@ -239,7 +239,7 @@ def test_other_options_weights_images_or_missing_files_are_done_anew(good_cohort
 def test_a_withheld_correction_is_a_warning_of_its_row(tmp_path, is_withheld):
     bundle = default_pair("distortion-correction")[0]
     (tmp_path / "p001").mkdir()
-    case = batch_case.BatchCase(tmp_path / "p001", tmp_path / "out" / "p001", (bundle,), PredictOptions())
+    case = batch_case.BatchCase(tmp_path / "p001", tmp_path / "out" / "p001", (bundle,), Options())
     how = {"precision": "fp32", "caveats": bundle.caveat_notes, "options": case.options.recorded}
     source = Provenance(bundle.name, bundle.title, "", bundle.weights_sha256, "onnx", "cpu", **how)
     field_mm = np.full((*an_hbv().geometry.shape, 3), 0.0 if is_withheld else 1.0, np.float32)
@@ -257,8 +257,8 @@ def test_a_withheld_correction_is_a_warning_of_its_row(tmp_path, is_withheld):
 def keeps(tmp_path):
     """Whether the plain command keeps a result of a bundle, of other options, precision, notes, caveats."""
 
-    def keeps(bundle: Bundle, options: PredictOptions, **about) -> bool:
-        case = batch_case.BatchCase(tmp_path / "p001", tmp_path / "out" / "p001", (bundle,), PredictOptions())
+    def keeps(bundle: Bundle, options: Options, **about) -> bool:
+        case = batch_case.BatchCase(tmp_path / "p001", tmp_path / "out" / "p001", (bundle,), Options())
         how = {"precision": "fp32", "caveats": bundle.caveat_notes, **about}
         source = Provenance(
             bundle.name, bundle.title, "", bundle.weights_sha256, "onnx", "cpu", options=options.recorded, **how
@@ -276,7 +276,7 @@ def a_network(name: str, **about) -> Bundle:
 
 
 CORRECTION, LESIONS = "provicnet-restoration-distortion-correction", "provicnet-fusion"
-ANTERIOR_POSTERIOR = PredictOptions(phase_axis="anterior-posterior")
+ANTERIOR_POSTERIOR = Options(phase_axis="anterior-posterior")
 
 
 def test_a_result_of_a_chosen_phase_axis_is_none_of_the_default(keeps):
@@ -284,17 +284,17 @@ def test_a_result_of_a_chosen_phase_axis_is_none_of_the_default(keeps):
     found = CasePredictor(Case("p001", {Sequence.HBV: an_hbv()}, acquisitions=about))
     assert not keeps(a_network(CORRECTION), ANTERIOR_POSTERIOR)
     assert keeps(a_network(CORRECTION), found.options, notes=(found._phase_note,))
-    assert keeps(a_network(CORRECTION), PredictOptions(phase_axis="left-right"))
+    assert keeps(a_network(CORRECTION), Options(phase_axis="left-right"))
     assert keeps(a_network(LESIONS), ANTERIOR_POSTERIOR)  # on which it does not depend
 
 
 def test_a_result_of_another_precision_is_none_of_the_default(keeps):
-    assert keeps(a_network(LESIONS), PredictOptions(phase_axis="left-right"))
-    assert not keeps(a_network(LESIONS), PredictOptions(phase_axis="left-right"), precision="fp16")
+    assert keeps(a_network(LESIONS), Options(phase_axis="left-right"))
+    assert not keeps(a_network(LESIONS), Options(phase_axis="left-right"), precision="fp16")
 
 
 def test_a_result_of_another_operating_point_is_made_anew(keeps):
-    left_right = PredictOptions(phase_axis="left-right")
+    left_right = Options(phase_axis="left-right")
     network = a_network(LESIONS, operating_point=OperatingPoint(0.7, 24))
     assert keeps(network, left_right, min_confidence=0.7)
     assert not keeps(network, left_right, min_confidence=0.6)
@@ -303,7 +303,7 @@ def test_a_result_of_another_operating_point_is_made_anew(keeps):
 
 
 def test_a_result_whose_prostate_another_network_searched_is_made_anew(keeps, monkeypatch):
-    left_right = PredictOptions(phase_axis="left-right")
+    left_right = Options(phase_axis="left-right")
     searching = replace(a_network(LESIONS), sha256={WEIGHTS: "1" * 64})
     monkeypatch.setattr(prediction, "default_pair", lambda task: (searching, searching))
     assert keeps(a_network(LESIONS), left_right)  # for which none searched
@@ -312,7 +312,7 @@ def test_a_result_whose_prostate_another_network_searched_is_made_anew(keeps, mo
 
 
 def test_a_result_without_the_networks_caveats_and_calibration_is_made_anew(keeps):
-    left_right = PredictOptions(phase_axis="left-right")
+    left_right = Options(phase_axis="left-right")
     assert keeps(a_network(LESIONS, caveats=("Of one scanner.",)), left_right)
     assert not keeps(a_network(LESIONS, caveats=("Of one scanner.",)), left_right, caveats=())
     calibration = Calibration(1.5, (0.1,), 20)
@@ -341,7 +341,7 @@ def test_cases_that_differ_in_content_alone_are_told_apart(tmp_path):
         (tmp_path / content.decode()).mkdir()
         (tmp_path / content.decode() / "0001.dcm").write_bytes(content)
         os.utime(tmp_path / content.decode() / "0001.dcm", (0, 0))
-        checksums.add(batch_case.BatchCase(tmp_path / content.decode(), tmp_path, (), PredictOptions()).sha256)
+        checksums.add(batch_case.BatchCase(tmp_path / content.decode(), tmp_path, (), Options()).sha256)
     assert len(checksums) == 2
 
 
@@ -388,7 +388,7 @@ def test_an_earlier_result_that_cannot_be_one_fails_its_case_alone(good_cohort, 
     path = out / "p001" / "tiny-scratch" / "result.json"
     changed = json.dumps({**json.loads(path.read_text(encoding="utf-8")), **wrong})
     path.write_text(changed, encoding="utf-8")
-    assert [case.is_done for case in plan_cases(good_cohort, out, bundles, None, PredictOptions())] == [False, True]
+    assert [case.is_done for case in plan_cases(good_cohort, out, bundles, None, Options())] == [False, True]
     rows = run_batch(good_cohort, out, bundles)
     assert [row.status for row in rows] == ["failed", "done"]
     assert "must be a new folder or an earlier output, but is neither" in rows[0].message
@@ -524,8 +524,7 @@ def test_rows_of_cases_that_were_moved_away_stay_with_their_results(good_cohort,
 def test_two_processes_on_one_output_keep_the_rows_of_each_other(good_cohort, pair, tmp_path):
     out = tmp_path / "out"
     first, second = (
-        {case.name: case.rows() for case in plan_cases(good_cohort, out, [bundle], None, PredictOptions())}
-        for bundle in pair
+        {case.name: case.rows() for case in plan_cases(good_cohort, out, [bundle], None, Options())} for bundle in pair
     )
     threads = [
         threading.Thread(target=lambda rows=rows: [write_summary(rows, out) for _ in range(50)])
@@ -553,7 +552,7 @@ def test_a_lock_that_its_holder_removed_meanwhile_is_taken_again(good_cohort, pa
                 path.rename(tmp_path / "removed")
             yield held
 
-    rows = {case.name: case.rows() for case in plan_cases(good_cohort, out, pair[:1], None, PredictOptions())}
+    rows = {case.name: case.rows() for case in plan_cases(good_cohort, out, pair[:1], None, Options())}
     monkeypatch.setattr(batch_case, "locked", removed_at_first)
     write_summary(rows, out)
     assert len(set(locked_files)) == 2
@@ -763,7 +762,7 @@ def test_a_changed_result_is_not_overwritten(good_cohort, pair, tmp_path):
     corrected.write_text("by hand")
     later = time.time() + 10
     os.utime(corrected, (later, later))
-    rows = run_batch(good_cohort, out, pair[:1], options=PredictOptions(threshold=0.3))
+    rows = run_batch(good_cohort, out, pair[:1], options=Options(threshold=0.3))
     assert [row.status for row in rows] == ["failed", "done"]
     assert "'corrected.seg.nrrd' in it was changed or added since" in rows[0].message
     assert corrected.read_text() == "by hand"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prediction_cases import predict
 
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.bundles.catalog import default_pair
 from VFMTransferLib.core.terms import Arm
-from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.phantom import Phantom, make_phantom
 from VFMTransferLib.tasks import TASKS, score_case
 from VFMTransferLib.tasks.base import LabeledCase, MaskNames

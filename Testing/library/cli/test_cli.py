@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from VFMTransferLib.cli import build_parser, main
-from VFMTransferLib.cli import shared as options
 from VFMTransferLib.cli.shared import sentence
 from VFMTransferLib.core.errors import ImageError
 from VFMTransferLib.core.terms import RESEARCH_USE
@@ -114,15 +113,6 @@ def test_help_answers_at_once():
     after = os.times()
     taken_s = after.children_user - before.children_user + after.children_system - before.children_system
     assert taken_s < SLOWEST_START_S
-
-
-def test_options_offer_what_the_library_knows():
-    from VFMTransferLib.encoders.inputs import CROPS
-    from VFMTransferLib.inference import runtimes
-
-    assert options.RUNTIMES == runtimes.RUNTIMES
-    assert options.PRECISIONS == runtimes.PRECISIONS
-    assert options.CROPS == CROPS
 
 
 def test_a_study_can_be_given_file_by_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from prediction_cases import predict
 from specs import demonstration, demonstration_encoder, published
 from study_examples import FAMILIES, a_study, tiny_study_spec, write_case
 from tiny_commands import use_small_networks
@@ -15,7 +16,6 @@ from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.pretext import pretext_task
 from VFMTransferLib.encoders.weights import encoder_weights, load_encoder
-from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.training.cases import LabeledDataset, Split
 from VFMTransferLib.training.config import TrainConfig

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from prediction_cases import FakeSession, a_bundle, a_small_case, ball, tilted, with_preprocess
+from prediction_cases import FakeSession, a_bundle, a_small_case, ball, predict, tilted, with_preprocess
 from specs import MODELS, network_grid, place_on_grid, prepare
 
 from VFMTransferLib.cli import main
@@ -32,7 +32,6 @@ from VFMTransferLib.core.placement import (
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.inference import predict as inputs
-from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.io import read_case, read_mask, write_volume
 
 WINDOWS = with_preprocess("profound-upernet-lesion", patch=(16, 16, 16), whole_volume=True)
@@ -301,7 +300,7 @@ def test_a_part_too_thin_to_hold_a_voxel_counts_beside_a_larger_one():
 
 def test_a_reference_counts_inside_the_region_only(a_case, an_roi):
     truth = ball(a_case[Sequence.T2W].geometry, (0, 0, 0), 12)
-    case, confined = within_roi(a_case, truth, an_roi)
+    case, confined = within_roi(replace(a_case, roi=an_roi), truth)
     inside = an_roi.resample_to(truth.geometry, "nearest").array > 0
     np.testing.assert_array_equal(confined.array, np.where(inside, truth.array, 0))
     assert case.notes == (*a_case.notes, REFERENCE_NOTE)
@@ -323,14 +322,14 @@ def test_a_region_too_thin_to_hold_a_slice_counts_as_the_nearest_one(z_mm, slice
     expected[slice_, 2:6, 3:8] = 1
     everything = Volume(np.ones(THICK_SLICES.shape, np.float32), THICK_SLICES)
     np.testing.assert_array_equal(confine({"csPCa": everything}, roi)["csPCa"].array, expected)
-    _, reference = within_roi(Case("p001", {}), everything.with_array(np.ones(THICK_SLICES.shape, np.uint8)), roi)
+    _, reference = within_roi(Case("p001", {}, roi=roi), everything.with_array(np.ones(THICK_SLICES.shape, np.uint8)))
     np.testing.assert_array_equal(reference.array, expected)
 
 
 @pytest.mark.parametrize("z_mm", [-2.1, 17.1])
 def test_a_thin_region_beside_a_reference_leaves_nothing_of_it(z_mm):
     truth = Volume(np.ones(THICK_SLICES.shape, np.uint8), THICK_SLICES)
-    assert not within_roi(Case("p001", {}), truth, a_thin_region(z_mm))[1].array.any()
+    assert not within_roi(Case("p001", {}, roi=a_thin_region(z_mm)), truth)[1].array.any()
     with pytest.raises(ImageError, match="must lie inside the images, but lies outside"):
         Bounds.from_mask(a_thin_region(z_mm), THICK_SLICES)
 

@@ -4,26 +4,26 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from prediction_cases import CROP, LESIONS, FakeSession, a_bundle, a_gland_of, as_is, with_preprocess
+from prediction_cases import CROP, LESIONS, FakeSession, a_bundle, a_gland_of, as_is, predict, with_preprocess
 from specs import MODELS
 
 from VFMTransferLib.core.errors import ImageError
+from VFMTransferLib.core.options import Options
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.inference import case_measurements
 from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.findings import Findings
-from VFMTransferLib.inference.options import PredictOptions
-from VFMTransferLib.inference.predict import CasePredictor, predict
+from VFMTransferLib.inference.predict import CasePredictor
 from VFMTransferLib.radiology.quality import measure_quality
 
 
 def test_the_gland_that_was_given_is_measured_with_the_psa(a_case):
-    options = PredictOptions(gland=a_gland_of(a_case), psa_ng_ml=5.5)
-    result = predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is), options=options)
+    options = {"gland": a_gland_of(a_case), "psa_ng_ml": 5.5}
+    result = predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is), **options)
     gland = result.gland
     assert gland is not None
     assert gland.source == "as given"
-    assert gland.segmented_ml == pytest.approx(options.gland.volume_ml)
+    assert gland.segmented_ml == pytest.approx(options["gland"].volume_ml)
     assert gland.segmented_ml == pytest.approx(4 / 3 * np.pi * 14**3 / 1000, rel=0.05)
     assert gland.psa_density_segmented == pytest.approx(5.5 / gland.segmented_ml)
     assert "psa" not in str(result.provenance.options)
@@ -35,9 +35,9 @@ def test_a_gland_that_reaches_beyond_the_t2w_is_measured_whole_and_that_is_noted
     depth, height, width = t2w.array.shape
     half = t2w.cropped_to((slice(middle, depth), slice(0, height), slice(0, width)))
     cut = replace(a_case, volumes={**a_case.volumes, Sequence.T2W: half})
-    options = PredictOptions(gland=gland)
+    options = {"gland": gland}
     result, whole = (
-        predict(case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is), options=options)
+        predict(case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is), **options)
         for case in (cut, a_case)
     )
     assert result.gland == whole.gland
@@ -48,11 +48,11 @@ def test_a_gland_that_reaches_beyond_the_t2w_is_measured_whole_and_that_is_noted
 
 
 def test_a_gland_that_was_given_is_measured_where_the_network_marks_none(a_case):
-    options = PredictOptions(gland=a_gland_of(a_case), psa_ng_ml=5.5)
+    options = {"gland": a_gland_of(a_case), "psa_ng_ml": 5.5}
     spec = with_preprocess("profound-upernet-anatomy", patch=(32, 48, 48), whole_volume=False)
     spec = replace(spec, labels=(Label.PROSTATE,), head=replace(spec.head, out_channels=1), activation="sigmoid")
     none = FakeSession(lambda x: np.full((1, 1, *x.shape[2:]), -9.0))
-    result = predict(a_case, a_bundle(spec), open_network=lambda bundle: none, options=options)
+    result = predict(a_case, a_bundle(spec), open_network=lambda bundle: none, **options)
     assert not result.labels.array.any()
     assert result.gland.source == "as given"
     assert result.gland.psa_density_segmented is not None
@@ -60,8 +60,8 @@ def test_a_gland_that_was_given_is_measured_where_the_network_marks_none(a_case)
 
 
 def test_a_psa_without_a_known_gland_is_noted(a_case, no_bundle_installed):
-    options = PredictOptions(psa_ng_ml=5.5)
-    result = predict(a_case, a_bundle(CROP), open_network=lambda bundle: FakeSession(as_is), options=options)
+    options = {"psa_ng_ml": 5.5}
+    result = predict(a_case, a_bundle(CROP), open_network=lambda bundle: FakeSession(as_is), **options)
     assert result.gland is None
     assert case_measurements.NO_DENSITY_NOTE in result.provenance.notes
 
@@ -70,10 +70,8 @@ def test_a_mask_of_something_else_is_refused_with_a_psa_and_noted_without_one(a_
     small = a_gland_of(a_case, 5.0)
     never = pytest.fail
     with pytest.raises(ImageError, match="of a prostate"):
-        predict(a_case, a_bundle(LESIONS), open_network=never, options=PredictOptions(gland=small, psa_ng_ml=5.5))
-    result = predict(
-        a_case, a_bundle(LESIONS), open_network=lambda b: FakeSession(as_is), options=PredictOptions(gland=small)
-    )
+        predict(a_case, a_bundle(LESIONS), open_network=never, gland=small, psa_ng_ml=5.5)
+    result = predict(a_case, a_bundle(LESIONS), open_network=lambda b: FakeSession(as_is), gland=small)
     assert result.gland is None
     assert any("The gland was not measured" in note.text for note in result.provenance.notes)
 
@@ -82,7 +80,7 @@ def test_lesions_bear_their_place_in_the_gland(a_case):
     z, y, x = np.indices((32, 48, 48))  # the window lies around the gland, x to the left and y to the back
     marked = ((z - 16) / 4) ** 2 + ((y - 30) / 4) ** 2 + ((x - 18) / 4) ** 2 < 1
     session = FakeSession(lambda array: np.where(marked, 9.0, -9.0)[None, None])
-    predictor = CasePredictor(a_case, PredictOptions(gland=a_gland_of(a_case)), lambda bundle: session)
+    predictor = CasePredictor(replace(a_case, gland=a_gland_of(a_case)), open_network=lambda bundle: session)
     (lesion,) = predictor.predict(a_bundle(CROP)).lesions
     assert lesion.position == "right, mid, posterior"
     assert lesion.sectors
@@ -109,7 +107,7 @@ def test_quality_is_judged_on_the_outline_of_each_network(a_case):
 
     def covered(*reaches: int) -> list[float | None]:
         networks = iter([FakeSession(marks_middle(reach)) for reach in reaches])
-        predictor = CasePredictor(a_case, PredictOptions(crop="center"), lambda bundle: next(networks))
+        predictor = CasePredictor(a_case, Options(crop="center"), lambda bundle: next(networks))
         results = [predictor.predict(a_bundle(spec, f"n{reach}")) for reach in reaches]
         return [{one.name: one.value for one in result.quality}["t2w-covers-gland"] for result in results]
 
@@ -127,8 +125,8 @@ def test_quality_of_t2w_is_measured_once_for_tasks_of_t2w_and_of_all_sequences(a
         case_measurements, "measure_t2w", lambda case, gland: measured.append(case.id) or alone(case, gland)
     )
     t2w_alone = replace(a_case, volumes={Sequence.T2W: a_case[Sequence.T2W]})
-    first = CasePredictor(t2w_alone, None, open_network, findings).predict(bundle)
-    second = CasePredictor(a_case, None, open_network, findings).predict(a_bundle(CROP))
+    first = CasePredictor(t2w_alone, Options(), open_network, findings).predict(bundle)
+    second = CasePredictor(a_case, Options(), open_network, findings).predict(a_bundle(CROP))
     assert len(measured) == 1
     assert second.quality[: len(first.quality)] == first.quality
     assert second.quality == measure_quality(a_case, first.labels)

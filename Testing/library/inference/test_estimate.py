@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from comparison_cases import a_case as a_compared_case
 from comparison_cases import anatomy_pair
-from prediction_cases import FakeSession, a_bundle, a_small_case, with_preprocess
+from prediction_cases import FakeSession, a_bundle, a_small_case, predict, with_preprocess
 
 from VFMTransferLib.bundles.catalog import default_pair
 from VFMTransferLib.cli.predict import summary
@@ -28,8 +28,6 @@ from VFMTransferLib.inference.estimate import (
     with_agreement,
     with_estimate,
 )
-from VFMTransferLib.inference.options import PredictOptions
-from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.io.results import read_result, save_result
 from VFMTransferLib.metrics.agreement import dice
 from VFMTransferLib.phantom import make_phantom
@@ -151,8 +149,7 @@ def test_an_outline_that_was_asked_for_otherwise_has_no_estimate(a_model, what):
     value = (
         0.7 if what == "threshold" else case[Sequence.T2W].with_array(np.ones(case[Sequence.T2W].array.shape, np.uint8))
     )
-    options = PredictOptions(**{what: value})
-    result = predict(case, a_bundle(SPEC), options=options, open_network=lambda b: a_session())
+    result = predict(case, a_bundle(SPEC), **{what: value}, open_network=lambda b: a_session())
     assert result.estimate is None
 
 

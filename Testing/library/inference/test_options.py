@@ -2,41 +2,28 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from prediction_cases import LESIONS, FakeSession, a_bundle, as_is
+from prediction_cases import LESIONS, FakeSession, a_bundle, as_is, predict
 
 from VFMTransferLib.core.errors import PsaError
 from VFMTransferLib.core.measurements import Acquisition
+from VFMTransferLib.core.options import Options
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferLib.inference.options import PredictOptions, resolve_phase_axis
-from VFMTransferLib.inference.predict import CasePredictor, predict
-
-
-def test_options_are_given_at_once_or_one_by_one(a_case):
-    open_network = lambda bundle: FakeSession(as_is)  # noqa: E731
-    options = PredictOptions(crop="center", threshold=0.25)
-    at_once = predict(a_case, a_bundle(LESIONS), options=options, open_network=open_network)
-    one_by_one = predict(a_case, a_bundle(LESIONS), crop="center", threshold=0.25, open_network=open_network)
-    np.testing.assert_array_equal(at_once.labels.array, one_by_one.labels.array)
-    assert at_once.provenance.options == one_by_one.provenance.options
-    assert options.predicts_as(at_once.provenance.options)
-    with pytest.raises(ValueError, match="both were given"):
-        predict(a_case, a_bundle(LESIONS), crop="center", options=options)
+from VFMTransferLib.inference.predict import CasePredictor, resolve_phase_axis
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"crop": "left"}, "Crop must be"),
-        ({"region": "left"}, "Region must be"),
+        ({"crop": "left"}, "crop"),
+        ({"region": "left"}, "region"),
         ({"threshold": 2.0}, "threshold"),
         ({"phase_axis": "up"}, "phase axis"),
     ],
 )
 def test_options_that_cannot_be_are_refused_when_they_are_made(wrong, message):
     with pytest.raises(ValueError, match=message):
-        PredictOptions(**wrong)
+        Options(**wrong)
 
 
 def test_a_result_records_what_was_asked_for(a_case):
@@ -50,7 +37,7 @@ def test_a_result_records_what_was_asked_for(a_case):
 @pytest.mark.parametrize("psa", [0, -1, float("nan"), 1e6])
 def test_a_psa_that_cannot_be_one_is_refused(psa):
     with pytest.raises(PsaError, match="PSA must be"):
-        PredictOptions(psa_ng_ml=psa)
+        Options(psa_ng_ml=psa)
 
 
 @pytest.mark.parametrize(
@@ -68,17 +55,7 @@ def test_the_phase_axis_is_what_dicom_states_else_assumed_and_noted(stated, chos
     assert found == axis
     assert words in str(note or "")
     assert bool(note) == bool(words)
-    assert CasePredictor(case, PredictOptions(phase_axis=chosen)).options.recorded["phase_axis"] == axis
-
-
-def test_options_that_leave_the_axis_open_predict_as_those_that_were_recorded():
-    recorded = PredictOptions(phase_axis="anterior-posterior").recorded
-    assert PredictOptions().predicts_as(recorded)
-    assert PredictOptions().predicts_as(recorded, ["Diffusion was encoded along anterior-posterior, as DICOM states."])
-    assert not PredictOptions().predicts_as(recorded, [])  # of a result that depends on it
-    assert not PredictOptions(phase_axis="left-right").predicts_as(recorded)
-    assert not PredictOptions(crop="center").predicts_as(recorded)
-    assert not PredictOptions().predicts_as({})
+    assert CasePredictor(case, Options(phase_axis=chosen)).options.recorded["phase_axis"] == axis
 
 
 def test_the_vendors_polarity_is_part_of_the_note_on_the_phase_axis(a_case):

@@ -17,6 +17,7 @@ from prediction_cases import (
     as_is,
     ball,
     points_mm,
+    predict,
     with_preprocess,
 )
 from specs import MODELS, PROFOUND_ENCODER, network_grid
@@ -25,13 +26,13 @@ from study_examples import tiny_study_spec
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BundleError, MissingSequenceError, OutOfMemoryError
 from VFMTransferLib.core.notes import Note
+from VFMTransferLib.core.options import Options
 from VFMTransferLib.core.result import GLAND_TRAINED_NOTE
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.findings import Findings
-from VFMTransferLib.inference.options import PredictOptions
-from VFMTransferLib.inference.predict import CasePredictor, FoundAnatomy, predict, require_fit
+from VFMTransferLib.inference.predict import CasePredictor, FoundAnatomy, require_fit
 from VFMTransferLib.io.results import read_result, save_result
 from VFMTransferLib.metrics.operating_point import OperatingPoint
 from VFMTransferLib.tasks.segmentation import IDLE_THRESHOLD_NOTE
@@ -142,7 +143,7 @@ def test_progress_can_stop_the_run(a_case):
 def test_networks_that_take_the_same_input_share_it(a_case):
     sessions = [FakeSession(as_is), FakeSession(lambda x: -x[:, :1])]
     opened = iter(sessions)
-    predictor = CasePredictor(a_case, PredictOptions(crop="center"), lambda _: next(opened))
+    predictor = CasePredictor(a_case, Options(crop="center"), lambda _: next(opened))
     a, b = predictor.predict(a_bundle(CROP)), predictor.predict(a_bundle(CROP, "b"))
     np.testing.assert_array_equal(sessions[0].seen[0][0], sessions[1].seen[0][0])
     assert b.provenance.seconds["preprocess"] < a.provenance.seconds["preprocess"]
@@ -395,15 +396,16 @@ def test_the_gland_that_was_segmented_is_not_searched_again(a_case, gland_networ
     bundle, _ = prediction.default_pair("anatomy-segmentation")
     open_network = lambda wanted: gland_network if wanted.name == "gland" else FakeSession(as_is)  # noqa: E731
     searched = CasePredictor(a_case, open_network=open_network).predict(a_bundle(CROP))
-    for options, is_kept in (
-        (PredictOptions(psa_ng_ml=4.0, region="gland"), True),
-        (PredictOptions(threshold=0.3), False),
-        (PredictOptions(gland=a_case[Sequence.T2W].with_array(np.ones(a_case[Sequence.T2W].array.shape))), False),
+    drawn = replace(a_case, gland=a_case[Sequence.T2W].with_array(np.ones(a_case[Sequence.T2W].array.shape)))
+    for case, options, is_kept in (
+        (a_case, Options(psa_ng_ml=4.0, region="gland"), True),
+        (a_case, Options(threshold=0.3), False),
+        (drawn, Options(), False),
     ):
         findings = Findings()
-        CasePredictor(a_case, options, open_network, findings).predict(bundle)
+        CasePredictor(case, options, open_network, findings).predict(bundle)
         passes = len(gland_network.seen)
-        found = CasePredictor(a_case, PredictOptions(), open_network, findings).predict(a_bundle(CROP))
+        found = CasePredictor(a_case, Options(), open_network, findings).predict(a_bundle(CROP))
         assert (len(gland_network.seen) == passes) is is_kept
         assert found.provenance.notes == searched.provenance.notes
         assert found.gland == searched.gland
@@ -413,8 +415,8 @@ def test_what_another_network_of_the_same_weights_marks_is_not_what_a_search_fin
     bundle, _ = prediction.default_pair("anatomy-segmentation")
     open_network = lambda wanted: gland_network if "gland" in wanted.name else FakeSession(as_is)  # noqa: E731
     copy, findings = replace(bundle, name="gland-copy", caveats=("A copy.",)), Findings()
-    CasePredictor(a_case, None, open_network, findings).predict(copy)
-    found = CasePredictor(a_case, None, open_network, findings).predict(a_bundle(CROP))
+    CasePredictor(a_case, Options(), open_network, findings).predict(copy)
+    found = CasePredictor(a_case, Options(), open_network, findings).predict(a_bundle(CROP))
     assert not any("copy" in note.text for note in found.provenance.notes)
 
 
@@ -425,7 +427,7 @@ def test_the_note_on_the_gland_states_the_bundle_as_it_is_now(a_case, gland_netw
     open_network = lambda wanted: searcher if "gland" in wanted.name else FakeSession(as_is)  # noqa: E731
 
     def notes() -> str:
-        predictor = CasePredictor(a_case, None, open_network, Findings(folder=tmp_path))
+        predictor = CasePredictor(a_case, Options(), open_network, Findings(folder=tmp_path))
         return " ".join(map(str, predictor.predict(a_bundle(CROP)).provenance.notes))
 
     assert "undle 'gland'" in notes()

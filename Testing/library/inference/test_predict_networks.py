@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from prediction_cases import FakeSession, a_small_case, ball, with_preprocess
+from prediction_cases import FakeSession, a_small_case, ball, predict, with_preprocess
 from specs import prepare
 
 pytest.importorskip("torch")
@@ -22,7 +22,7 @@ from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.inputs import one_pass_bytes
 from VFMTransferLib.inference import predict as prediction
-from VFMTransferLib.inference.predict import ONE_PASS_NOTE, predict
+from VFMTransferLib.inference.predict import ONE_PASS_NOTE
 from VFMTransferLib.inference.runtimes import open_session
 from VFMTransferLib.inference.windows import infer
 from VFMTransferLib.io.results import result_to_json, save_result
@@ -57,7 +57,7 @@ def bundle(request, tmp_path_factory) -> Bundle:
 
 
 def test_both_runtimes_give_one_result(bundle, a_case, tmp_path):
-    onnx, torch = (predict(a_case, bundle, runtime) for runtime in ("onnx", "torch"))
+    onnx, torch = (predict(a_case, bundle, runtime=runtime) for runtime in ("onnx", "torch"))
     assert (onnx.provenance.runtime, torch.provenance.runtime) == ("onnx", "torch")
     assert onnx.class_probabilities == pytest.approx(torch.class_probabilities, abs=1e-4)
     for first, second in zip(volumes_of(onnx), volumes_of(torch), strict=True):
@@ -112,8 +112,8 @@ def test_a_whole_volume_goes_through_at_once_as_in_plain_pytorch(anatomy, a_case
 
 
 def test_a_whole_volume_is_predicted_in_one_pass_where_memory_allows(anatomy, a_case):
-    result = predict(a_case, anatomy, "onnx")
-    expected = predict(a_case, anatomy, "torch")
+    result = predict(a_case, anatomy, runtime="onnx")
+    expected = predict(a_case, anatomy, runtime="torch")
     assert ONE_PASS_NOTE in result.provenance.notes
     assert result.label_values == expected.label_values
     for one, other in zip(volumes_of(result), volumes_of(expected), strict=True):
@@ -121,10 +121,10 @@ def test_a_whole_volume_is_predicted_in_one_pass_where_memory_allows(anatomy, a_
 
 
 def test_windows_take_over_where_memory_is_short(anatomy, a_case, monkeypatch):
-    whole = predict(a_case, anatomy, "onnx")
+    whole = predict(a_case, anatomy, runtime="onnx")
     needed = one_pass_bytes(a_case, anatomy.spec, task_of(anatomy.spec))
     monkeypatch.setattr(prediction, "available_bytes", lambda: needed)
-    by_windows = predict(a_case, anatomy, "onnx")
+    by_windows = predict(a_case, anatomy, runtime="onnx")
     notes = by_windows.provenance.notes
     assert ONE_PASS_NOTE not in notes
     assert any(note.text.startswith("The whole volume was seen by windows") and "GiB" in note.text for note in notes)

@@ -19,7 +19,7 @@ from VFMTransferLib.io import read_case
 from VFMTransferLib.io.cases import ExportedImage, read_exported_case
 from VFMTransferLib.io.results import read_result, save_result
 from VFMTransferLib.worker.jobs import read_images
-from VFMTransferLib.worker.messages import DicomFiles, Exported, Grid, ImageFile, Run, read_request, to_line
+from VFMTransferLib.worker.messages import DicomFiles, Exported, Grid, ImageFile
 
 VOXELS = np.random.default_rng(0).integers(100, 900, (6, 30, 40)).astype(float)
 FRAME = {"FrameOfReferenceUID": "1.2.3", "InPlanePhaseEncodingDirection": "COL", "AccessionNumber": "ACC-99"}
@@ -120,14 +120,6 @@ def test_files_that_are_gone_leave_the_images_usable(tmp_path):
     assert case.files == {}
     assert any("DICOM files of t2w cannot be read any more" in note.text for note in case.notes)
     np.testing.assert_array_equal(case["t2w"].array, volumes[Sequence.T2W].array)
-
-
-def test_a_message_without_dicom_is_one_of_before(tmp_path):
-    run = Run("job", "anatomy-segmentation", "/tmp/job", {"t2w": ImageFile("t2w.nrrd")}, ("bundle",))
-    assert not {"dicom", "phase_axis", "psa_ng_ml"} & json.loads(to_line(run)).keys()
-    assert read_request(to_line(run)).phase_axis == "auto"
-    files = DicomFiles({Sequence.T2W: ("/a/1.dcm",)}, ("/a/2.dcm",))
-    assert read_request(to_line(replace(run, dicom=files))).dicom == files
 
 
 def test_quality_of_exported_images_knows_what_dicom_states(tmp_path, capsys):

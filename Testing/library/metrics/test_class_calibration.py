@@ -10,6 +10,7 @@ import jsonschema
 import numpy as np
 import pytest
 from bundles import make_bundle
+from prediction_cases import predict
 from scipy.optimize import approx_fprime
 from study_examples import FAMILIES, a_study, tiny_study_config
 from tiny_commands import use_small_networks
@@ -17,7 +18,6 @@ from tiny_commands import use_small_networks
 from VFMTransferLib.bundles.bundle import model_card, read_bundle
 from VFMTransferLib.bundles.metadata import METADATA
 from VFMTransferLib.core.errors import BundleError
-from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.metrics.calibration import Calibration
 from VFMTransferLib.metrics.classification import expected_calibration_error, fit_calibration, penalized_loss
 from VFMTransferLib.tasks import TASKS
@@ -173,7 +173,7 @@ def test_a_segmentation_has_no_calibration(tmp_path):
 def test_both_runtimes_give_calibrated_probabilities_and_say_so(a_calibrated_bundle, runtime):
     study = a_study("classification")
     plain = predict(study.case, replace(a_calibrated_bundle, calibration=None), runtime, gland=study.gland)
-    result = predict(study.case, a_calibrated_bundle, runtime, gland=study.gland)
+    result = predict(study.case, a_calibrated_bundle, runtime=runtime, gland=study.gland)
     expected = softmax(A_CALIBRATION.apply(np.log(list(plain.class_probabilities.values()))))
     assert list(result.class_probabilities.values()) == pytest.approx(expected, abs=1e-5)
     assert result.derived_probabilities["csPCa"] == pytest.approx(expected[2:].sum(), abs=1e-5)

@@ -20,6 +20,7 @@ import yaml
 from VFMTransferLib import compare, predict, save_result, write_report
 from VFMTransferLib.bundles.bundle import Bundle, read_bundle
 from VFMTransferLib.bundles.weights import load_network
+from VFMTransferLib.core.options import Options
 from VFMTransferLib.encoders import FAMILIES, find_family
 from VFMTransferLib.encoders import register as register_family
 from VFMTransferLib.encoders.pretext import pretext_task
@@ -126,8 +127,8 @@ def test_a_bundle_reads_back_as_the_network_it_was_written_of(trained):
 
 def test_both_runtimes_give_the_same_image(trained):
     case = validated(trained).case
-    onnx = predict(case, trained.scratch, runtime="onnx", device="cpu")
-    eager = predict(case, trained.scratch, runtime="torch", device="cpu")
+    onnx = predict(case, trained.scratch, Options("onnx", "cpu"))
+    eager = predict(case, trained.scratch, Options("torch", "cpu"))
     images = [result.images["t2w-bias-corrected"].array for result in (onnx, eager)]
     np.testing.assert_allclose(images[0], images[1], atol=1e-3 * float(images[1].max()))
 

@@ -15,6 +15,7 @@ from slicer_scenes import a_scene, add_volume, slicer
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import ImageError, OutputError
 from VFMTransferLib.core.measurements import GlandMeasurements
+from VFMTransferLib.core.options import Options
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
@@ -307,11 +308,11 @@ def test_segments_that_were_changed_since_are_not_written_as_the_networks(exam, 
 def test_a_jobs_request_names_files_and_axis_and_results_stay_for_dicom(t2w, monkeypatch):
     monkeypatch.setattr(slicer, "dicomDatabase", ADatabase(), raising=False)
     scene = RunInScene("anatomy-segmentation", {Sequence.T2W: t2w}, t2w)
-    job = CaseJob(scene, ("profound-prostate-demo-pretrained",), phaseAxis="anterior-posterior")
+    job = CaseJob(scene, ("profound-prostate-demo-pretrained",), options=Options(phase_axis="anterior-posterior"))
     for _ in job.prepare():
         pass
     assert job.request.dicom.files == {Sequence.T2W: ("/T2-0", "/T2-1")}
-    assert job.request.phase_axis == "anterior-posterior"
+    assert job.request.options.phase_axis == "anterior-posterior"
     arm = a_run(t2w).arms[0]
     scene.arms.append(arm)
     (job.path / f"0-{arm.bundle}").mkdir()

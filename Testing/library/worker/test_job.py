@@ -13,10 +13,9 @@ import jsonschema
 import pytest
 
 from VFMTransferLib.core.errors import JobError
-from VFMTransferLib.core.measurements import PHASE_AXES
+from VFMTransferLib.core.options import Options
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry
-from VFMTransferLib.inference.runtimes import PRECISIONS, RUNTIMES
 from VFMTransferLib.io.cases import ExportedImage
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.worker import messages as job
@@ -33,9 +32,9 @@ RUN = Run(
     compare=True,
     gland=ImageFile("gland.nrrd"),
     roi=ImageFile("roi.npy", GRID),
-    threshold=0.25,
+    options=Options(threshold=0.25),
 )
-BATCH = job.Batch("job-2", "anatomy-segmentation", "/cases of Größe", "/out", ("first",), crop="center")
+BATCH = job.Batch("job-2", "anatomy-segmentation", "/cases of Größe", "/out", ("first",), Options(crop="center"))
 CAPABILITIES = job.Capabilities(tuple(TASKS), ("onnx",), ("SimpleITK",))
 LOAD = job.Load(("first", "bundle of Größe"), "onnx", "cpu", "fp32")
 REQUESTS = (job.Hello(), RUN, BATCH, LOAD, job.Cancel("job-1"), job.Ping(7), job.Shutdown())
@@ -91,10 +90,10 @@ def test_a_message_is_one_line_of_ascii_that_fits_the_schema(message):
 
 
 def test_fields_with_a_default_may_be_left_out():
-    short = {"protocol": 2, "type": "run", "job": "j", "task": "anatomy-segmentation", "folder": "/f"}
+    short = {"protocol": 3, "type": "run", "job": "j", "task": "anatomy-segmentation", "folder": "/f"}
     short |= {"images": {"t2w": {"file": "t2w.nrrd"}}, "bundles": ["b"]}
     schema_validator().validate(short)
-    assert read_request(json.dumps(short)).device == "auto"
+    assert read_request(json.dumps(short)).options == Options()
 
 
 @pytest.mark.parametrize("name", [*job.REQUESTS, *job.REPLIES])
@@ -111,18 +110,30 @@ NOT_A_RUN = {
     "unknown key": (changed(extra=1), r"'run' must hold only .*, but also holds 'extra'"),
     "missing key": (changed(folder=...), r"'run' must hold .*, but lacks folder"),
     "number for text": (changed(folder=3), r"'run.folder' must be text, got 3"),
-    "text for number": (changed(threshold="0.5"), r"'run.threshold' must be a finite number, got '0.5'"),
-    "boolean for number": (changed(threshold=True), r"'run.threshold' must be a finite number, got True"),
-    "no probability": (changed(threshold=5), r"'run.threshold' must be 1 or less, got 5"),
-    "negative probability": (changed(threshold=-0.1), r"'run.threshold' must be 0 or more, got -0.1"),
+    "text for number": (
+        changed(options={"threshold": "0.5"}),
+        r"'run.options.threshold' must be a finite number, got '0.5'",
+    ),
+    "boolean for number": (
+        changed(options={"threshold": True}),
+        r"'run.options.threshold' must be a finite number, got True",
+    ),
+    "no probability": (changed(options={"threshold": 5}), r"'run.options.threshold' must be 1 or less, got 5"),
+    "negative probability": (
+        changed(options={"threshold": -0.1}),
+        r"threshold.*0 or more",
+    ),
     "number for boolean": (changed(compare=1), r"'run.compare' must be true or false, got 1"),
     "text for list": (changed(bundles="first"), r"'run.bundles' must be a list, got 'first'"),
     "no network": (changed(bundles=[], compare=False), r"A run must name its bundles"),
     "no image": (changed(images={}), r"A run must name its images"),
     "unknown task": (changed(task="dance"), r"'run.task' must be one of anatomy-segmentation, .*, got 'dance'"),
     "unknown sequence": (changed(images={"dce": {"file": "x.nrrd"}}), r"'run.images' must be one of t2w, hbv, adc"),
-    "unknown runtime": (changed(runtime="abacus"), r"'run.runtime' must be one of auto, onnx, torch, got 'abacus'"),
-    "list for word": (changed(runtime=["onnx"]), r"'run.runtime' must be one of"),
+    "unknown runtime": (
+        changed(options={"runtime": "abacus"}),
+        r"runtime.*abacus",
+    ),
+    "list for word": (changed(options={"runtime": ["onnx"]}), r"'run.options.runtime' must be one of"),
     "one arm to compare": (changed(bundles=["first"]), r"A run that compares must name two bundles"),
     "report of one arm": (changed(report=True, compare=False), r"A run that reports must compare two bundles"),
     "escape": (changed(gland={"file": "../gland.nrrd"}), r"An image must be named by a plain file name"),
@@ -163,17 +174,17 @@ def test_a_batch_must_name_all_that_it_needs(empty):
         ("[" * 100_000, "must be one line of JSON"),
         ("[1]\n", "must be an object with protocol and type"),
         ('{"type": "hello"}\n', "must be an object with protocol and type"),
-        ('{"protocol": 9, "type": "hello"}', "must be of protocol 2, but is of 9. Update VFM Transfer"),
-        ('{"protocol": "2", "type": "hello"}', "must be of protocol 2, but is of '2'"),
-        ('{"protocol": true, "type": "hello"}', "must be of protocol 2, but is of True"),
+        ('{"protocol": 9, "type": "hello"}', "must be of protocol 3, but is of 9. Update VFM Transfer"),
+        ('{"protocol": "3", "type": "hello"}', "must be of protocol 3, but is of '3'"),
+        ('{"protocol": true, "type": "hello"}', "must be of protocol 3, but is of True"),
         (
-            '{"protocol": 2, "type": "dance"}',
+            '{"protocol": 3, "type": "dance"}',
             "must be one of hello, run, batch, load, cancel, ping, shutdown, got 'dance'",
         ),
-        ('{"protocol": 2, "type": ["hello"]}', "must be one of hello"),
-        ('{"protocol": 2, "type": "pong", "token": 1}', "must be one of hello"),
-        ('{"protocol": 2, "type": "ping", "token": NaN}', "must be one line of JSON"),
-        ('{"protocol": 2, "type": "ping", "token": 1.5}', "'ping.token' must be a whole number, got 1.5"),
+        ('{"protocol": 3, "type": ["hello"]}', "must be one of hello"),
+        ('{"protocol": 3, "type": "pong", "token": 1}', "must be one of hello"),
+        ('{"protocol": 3, "type": "ping", "token": NaN}', "must be one line of JSON"),
+        ('{"protocol": 3, "type": "ping", "token": 1.5}', "'ping.token' must be a whole number, got 1.5"),
     ],
 )
 def test_what_is_no_message_is_refused_in_a_sentence(line, sentence):
@@ -189,9 +200,6 @@ def test_numbers_beyond_all_bounds_are_refused():
 
 
 def test_words_are_those_of_the_library():
-    assert get_args(job.RuntimeName) == RUNTIMES
-    assert get_args(job.PrecisionName) == PRECISIONS
-    assert set(get_args(job.PhaseAxisChoice)) == {"auto", *PHASE_AXES}
     assert {f.name for f in fields(Grid)} == {f.name for f in fields(Geometry)}
     assert ExportedImage(Path("t2w.npy"), Geometry(GRID.size, GRID.spacing_mm, GRID.origin_mm, GRID.direction)).geometry
 

@@ -18,6 +18,7 @@ from job_files import a_job, grid_of, hand_over
 
 from VFMTransferLib.core import __version__
 from VFMTransferLib.core.errors import JobError, WorkerError
+from VFMTransferLib.core.options import Options
 from VFMTransferLib.core.placement import REFERENCE_NOTE
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
@@ -260,7 +261,9 @@ def test_a_region_bounds_both_arms_and_the_reference(client, tiny_models, tmp_pa
         "roi": hand_over(tmp_path, Volume(mask, gland.geometry, "roi")),
         "reference": hand_over(tmp_path, gland),
     }
-    run = a_job(tmp_path, tiny_models, "tiny-pretrained", "tiny-scratch", compare=True, threshold=0.0, **about)
+    run = a_job(
+        tmp_path, tiny_models, "tiny-pretrained", "tiny-scratch", compare=True, options=Options(threshold=0.0), **about
+    )
     replies = list(client.run(run))
     assert replies[-1] == Finished("job", "done"), of(Error, replies)
     for result in of(ArmResult, replies):

@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from VFMTransferLib.core import __version__
 from VFMTransferLib.core.errors import VFMTransferError
 from VFMTransferLib.core.measurements import read_psa
+from VFMTransferLib.core.options import Options
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.worker.messages import Log, Progress
 
@@ -258,15 +259,17 @@ class RunSection:
                 chosen.adc,
                 chosen.hbv,
                 list(self._networks().values()),
-                chosen.runtime,
-                chosen.device,
+                Options(
+                    chosen.runtime,
+                    chosen.device,
+                    region=chosen.region,
+                    phase_axis=chosen.phaseAxis,
+                    psa_ng_ml=read_psa(chosen.psa) if chosen.psa.strip() else None,
+                ),
                 waitForCompletion=False,
                 gland=chosen.gland,
                 reference=chosen.reference,
                 roi=chosen.roi,
-                region=chosen.region,
-                psa=read_psa(chosen.psa) if chosen.psa.strip() else None,
-                phaseAxis=chosen.phaseAxis,
             )
         except VFMTransferError as error:
             self._showMessage(str(error))
