@@ -17,7 +17,6 @@ from ..core.notes import Note
 from ..core.volume import Volume
 from ..io.dicom_series import MAX_B
 from ..io.diffusion import rising_signal
-from .quality import noise_level
 
 PER_MM2 = 1e-6
 """ADC is in 1e-6 mm²/s."""
@@ -97,6 +96,20 @@ class DiffusionFit:
             )
         counts = np.bincount(codes.ravel(), minlength=len(FitProblem)) / codes.size
         return {problem.words: float(counts[problem]) for problem in FitProblem if problem and counts[problem] > 0}
+
+
+def noise_level(array: np.ndarray) -> float:
+    """Standard deviation of the noise of slices (D, H, W), by the finest diagonal wavelet coefficients.
+
+    The median of their magnitude divided by 0.6745 (Donoho and Johnstone, Biometrika 81:425 (1994)), since edges have
+    few large ones. Where all four voxels are 0 the background was removed, which is no measurement. Interpolated images
+    show less than the scanner measured; slices of one row or column show none.
+    """
+    even = array[:, : array.shape[1] // 2 * 2, : array.shape[2] // 2 * 2].astype(np.float64)
+    diagonal = (even[:, ::2, ::2] - even[:, ::2, 1::2] - even[:, 1::2, ::2] + even[:, 1::2, 1::2]) / 2
+    measured = (even[:, ::2, ::2] != 0) | (even[:, ::2, 1::2] != 0) | (even[:, 1::2, ::2] != 0)
+    found = np.abs(diagonal[measured | (even[:, 1::2, 1::2] != 0)])
+    return float(np.median(found) / 0.6745) if found.size else 0.0
 
 
 def fit_diffusion(by_b: Mapping[float, Volume]) -> DiffusionFit:

@@ -437,7 +437,7 @@ def test_quality_is_listed_criterion_by_criterion(tmp_path, capsys):
     assert "not for clinical decisions" in shown
     assert main(["quality", str(tmp_path / "case"), "--json"]) == 0
     criteria = {found["name"]: found for found in json.loads(capsys.readouterr().out)["quality"]}
-    assert criteria["dwi-shift"]["value"] is not None  # a phantom comes with its gland
+    assert criteria["t2w-covers-gland"]["value"] is not None  # a phantom comes with its gland
     assert criteria["t2w-field-of-view"]["value"] == pytest.approx(192)
 
 
