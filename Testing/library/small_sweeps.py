@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from VFMTransferLib.io import read_volume
 from VFMTransferLib.io.images import write_volume
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.study.sweep import Sweep, open_sweep
@@ -80,14 +79,6 @@ def write_real_cases(folder: Path, *names: str) -> Path:
         write_volume(phantom.case["t2w"], folder / name / "t2w.nii.gz")
         write_volume(phantom.gland, folder / name / "gland.nii.gz")
     return folder
-
-
-def halve_mask(path: Path) -> None:
-    """Correct a mask: one half of it is no prostate."""
-    mask = read_volume(path)
-    half = mask.array.copy()
-    half[..., : half.shape[-1] // 2] = 0
-    write_volume(mask.with_array(half), path)
 
 
 def prepared_sweep(*args: Any, **options: Any) -> Sweep:

@@ -79,7 +79,6 @@ def _run(encoder: str, task: str, arm: str, seed: int, value: float, seconds: fl
         best,
         seconds,
         8,
-        "0" * 64,
     )
 
 

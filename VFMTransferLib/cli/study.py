@@ -27,8 +27,10 @@ _ARMS = ("trivial", "specialised", "scratch", "pretrained")
 
 
 def add_study(commands: Commands) -> None:
+    parser = add_command(commands, "study", "Run a transfer study, or report its tables", _show_usage)
+    actions = parser.add_subparsers(dest="action", metavar="run | report")
     summary = "Train and measure every encoder, task, arm and seed of a transfer study"
-    parser = add_command(commands, "study", summary, run_study)
+    parser = add_command(actions, "run", summary, run_study)
     parser.add_argument(
         "--config",
         type=Path,
@@ -37,12 +39,6 @@ def add_study(commands: Commands) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="continue in a folder that has results")
     parser.add_argument("--real", type=Path, metavar="FOLDER", help="folder of the real cases that the study names")
-    parser.add_argument(
-        "--networks",
-        type=Path,
-        metavar="FOLDER",
-        help="train nothing: measure the networks of the study in this folder on the test cases of this one",
-    )
     parser.add_argument(
         "--only",
         action="append",
@@ -53,18 +49,18 @@ def add_study(commands: Commands) -> None:
     group = parser.add_argument_group("workers", "Of dask.distributed; one training each.")
     group.add_argument("--workers", type=int, metavar="N", help=f"processes of this machine (default: {_WORKERS})")
     group.add_argument("--scheduler", metavar="ADDRESS", help="instead: a cluster, whose workers see OUT's path too")
-    add_output(parser, "folder of the study: configuration, tables, and work, where its checkpoints are", False)
-    actions = parser.add_subparsers(dest="action", metavar="report")
+    add_output(parser, "folder of the study: configuration, tables, and work, where its checkpoints are")
     summary = "Write summary.csv and report.html from a transfer study's tables"
     parser = add_command(actions, "report", summary, run_report)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a transfer study, finished or not")
-    output = add_output(parser, "folder for both files (default: FOLDER)", required=False)
-    output.default = argparse.SUPPRESS  # None would hide an --output before `report`
+    add_output(parser, "folder for both files (default: FOLDER)", required=False)
+
+
+def _show_usage(args: argparse.Namespace) -> None:
+    args.parser.error("name an action: run or report")
 
 
 def run_study(args: argparse.Namespace) -> None:
-    if args.output is None:  # which `report` does not need
-        args.parser.error("the following arguments are required: -o/--output")
     if args.scheduler is not None and args.workers is not None:
         args.parser.error("--workers has no effect beside --scheduler, whose workers it has; leave one out")
     only: dict[str, list[str]] = {}
@@ -79,17 +75,9 @@ def run_study(args: argparse.Namespace) -> None:
     from ..core.errors import BatchError
     from ..study.sweep import open_sweep, run_sweep
 
-    opened = open_sweep(
-        args.output, args.config, real=args.real, resume=args.resume, only=only or None, networks=args.networks
-    )
+    opened = open_sweep(args.output, args.config, real=args.real, resume=args.resume, only=only or None)
     with ExitStack() as stack:
         sweep = stack.enter_context(opened)
-        if changed := sweep.changed_cases():
-            print(
-                f"The files of real cases have changed: {', '.join(changed)}. Runs that were measured on them are "
-                "measured again, and those that they train are trained again.",
-                file=sys.stderr,
-            )
         observer = stack.enter_context(shown_progress(sweep))
         failures = run_sweep(sweep, scheduler=args.scheduler, count=count, observer=observer)
     print("\n".join([*sweep.notes, str(args.output)]))
@@ -101,9 +89,6 @@ def run_study(args: argparse.Namespace) -> None:
 
 
 def run_report(args: argparse.Namespace) -> None:
-    for name in ("config", "resume", "real", "networks", "only", "workers", "scheduler"):
-        if getattr(args, name):
-            args.parser.error(f"--{name} has no effect on a report, which is of the folder's tables; leave it out")
     from ..report.study_page import write_study_report
     from ..study.overview import gain_text, reached_text
     from ..study.summary import SummaryRow

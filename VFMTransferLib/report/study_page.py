@@ -12,16 +12,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from ..core.errors import DatasetError, OutputError
 from ..core.files import write_file
 from ..evaluation.measures import label_title, unit_title
-from ..io.results import OWN_MARKS
 from ..study.config import CONFIG, PHANTOMS, label_of, read_config, split_arm
 from ..study.examples import (
     TOO_HIGH,
@@ -32,7 +29,6 @@ from ..study.examples import (
     Picture,
     planned_examples,
     read_examples,
-    remove_unshown,
 )
 from ..study.label_efficiency import EfficiencyRow, label_efficiency, write_label_efficiency
 from ..study.overview import (
@@ -70,21 +66,19 @@ from ..study.summary import (
     DEFINITIONS,
     HOUR_S,
     LAYER,
-    SUMMARY,
     Correlation,
     SummaryRow,
     gain_against_distance,
     summarize,
     write_summary,
 )
-from ..study.tables import DistanceRow, RunRow, StudyTables, networks_of, read_rows, read_tables, training_phantoms
+from ..study.tables import DistanceRow, RunRow, StudyTables, read_tables
 from ..tasks import TASKS
 from . import charts
 from .charts import minus
 from .pages import render
 
 PAGE = "report.html"
-OF_OTHERS = (*OWN_MARKS, "cohort.json")  # beside a page that is of no study
 TITLE = "Which pretraining helps which prostate MRI task?"
 STEPS_PERCENT = (1.0, 3.0, 10.0, 30.0)
 """Gains from which on a color is stronger; the same for every study, so that colors can be compared."""
@@ -96,8 +90,7 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     """Write `summary.csv` and `report.html`, whose paths it returns, into a folder, by default that of the study.
 
     Examples of arms and cases that the configuration does not name, or of real cases that it does not show, are left
-    out; in the study's own folder those of such real cases are removed. Where runs were trained on few labeled cases
-    `label_efficiency.csv` stands beside both files.
+    out. Where runs were trained on few labeled cases `label_efficiency.csv` stands beside both files.
 
     Raises:
         ConfigError: The study's configuration cannot be understood.
@@ -106,47 +99,23 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     """
     tables = read_tables(study)
     rows = summarize(tables)
-    # Without a configuration, or where nothing is installed that reads YAML, the page is held against a whole study.
-    has_plan = (study / CONFIG).is_file() and find_spec("yaml") is not None
-    config = read_config(study / CONFIG) if has_plan else None
+    config = read_config(study / CONFIG) if (study / CONFIG).is_file() else None
     folder = study if folder is None else folder
-    _require_no_others(folder)
-    trained = (
-        training_phantoms(study, tasks_of(tables.runs))
-        if config is None
-        else {task: config.groups_of(task).train.count for task in config.tasks}
-    )
+    trained = {} if config is None else {task: config.groups_of(task).train.count for task in config.tasks}
     efficiency = label_efficiency(tables, trained)
     plan, whole = None if config is None else plan_of(config), tables.of_size()
     missing = missing_runs(tables, plan or whole_study(whole.runs))
     examples = read_examples(study)
     if config is not None:
         examples = planned_examples(examples, config)
-        if folder.resolve() == study.resolve():
-            remove_unshown(study, config)
     if efficiency and not whole.runs:
-        page = _few_labels_html(tables, efficiency, study, plan, missing)
+        page = _few_labels_html(tables, efficiency, plan, missing)
     else:
         page = _study_html(whole, rows, efficiency, examples, study, plan, missing, _chosen_rates(tables))
     write_file(folder / PAGE, page)
     if efficiency:
         write_label_efficiency(efficiency, folder)
     return write_summary(rows, folder), folder / PAGE
-
-
-def _require_no_others(folder: Path) -> None:
-    """OutputError where a page or table of something else, as of a case or a cohort, would be replaced."""
-    others = [name for name in OF_OTHERS if (folder / name).exists()]
-    if not others and (folder / SUMMARY).is_file():
-        try:
-            read_rows(folder / SUMMARY, SummaryRow)
-        except DatasetError:
-            others = [SUMMARY]
-    if others:
-        raise OutputError(
-            f"'{folder.name}' must be free for a study's page and table, but holds {others[0]} of something else. "
-            "Choose another folder."
-        )
 
 
 def _study_html(
@@ -187,7 +156,6 @@ def _study_html(
         subheading=subheading,
         facts=facts,
         is_planned=planned is not None,
-        networks_of=networks_of(study),
         missing=missing,
         untrained=_untrained(missing),
         lacking=_lacking(missing),
@@ -229,7 +197,7 @@ def _study_html(
 
 
 def _few_labels_html(
-    tables: StudyTables, rows: Sequence[EfficiencyRow], study: Path, planned: Plan | None, missing: MissingRuns
+    tables: StudyTables, rows: Sequence[EfficiencyRow], planned: Plan | None, missing: MissingRuns
 ) -> str:
     """The page of a study of which only trainings with few labeled cases were run, and what of these is missing.
 
@@ -255,7 +223,6 @@ def _few_labels_html(
             (f"{total_device_hours(runs):.2f} h", _device_time_of(runs)),
         ),
         is_planned=planned is not None,
-        networks_of=networks_of(study),
         missing=missing,
         untrained=_untrained(missing),
         lacking=_lacking(missing),

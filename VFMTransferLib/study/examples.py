@@ -33,7 +33,7 @@ from scipy import ndimage
 
 from ..core.decoding import from_json
 from ..core.errors import DatasetError
-from ..core.files import write_file, writing
+from ..core.files import write_file
 from ..core.result import Result
 from ..core.terms import LABEL_TERMS, Label
 from ..core.terms import Sequence as MRSequence
@@ -269,26 +269,6 @@ def planned_examples(examples: Iterable[Example], config: StudyConfig) -> tuple[
     return tuple(
         one for one in examples if arm_of(one.task, one.encoder, one.arm) in arms and one.case in cases[one.task]
     )
-
-
-def remove_unshown(study: Path, config: StudyConfig) -> None:
-    """Remove examples of real cases that a configuration no longer shows.
-
-    Raises:
-        DatasetError: As of `read_examples`.
-        OutputError: A file cannot be removed.
-    """
-    examples = [example for example in read_examples(study) if example.data == REAL]
-    shown = planned_examples(examples, config)
-    kept, found = ({path for one in group for path in _files(one, study)} for group in (shown, examples))
-    with writing(study):
-        for path in sorted(found - kept, key=lambda path: path.suffix != ".json"):  # none is left without its pictures
-            path.unlink(missing_ok=True)
-
-
-def _files(example: Example, study: Path) -> tuple[Path, ...]:
-    folder = example.folder(study)
-    return (folder / f"{example.name}.json", *(folder / picture.file for picture in example.pictures))
 
 
 def write_examples(

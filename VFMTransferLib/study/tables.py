@@ -9,14 +9,13 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
-from ..core.decoding import parse_json
 from ..core.errors import DatasetError
-from ..core.files import atomic_file, read_small, spreadsheet_row, text_of_cell, write_file, writing
+from ..core.files import atomic_file, spreadsheet_row, text_of_cell, write_file, writing
 from .config import PRETRAINED, RunKey, label_of, split_arm
 
 if TYPE_CHECKING:
@@ -26,11 +25,8 @@ SCRATCH = "scratch"
 ARMS = (PRETRAINED, SCRATCH, "specialised", "trivial")
 RUNS, METRICS, CURVES, DISTANCES = "runs.csv", "metrics.csv", "curves.csv", "distances.csv"
 CANDIDATES = "candidates.csv"
-SPLIT = "split.json"  # beside the tables: which cases trained and test, and whose networks these are
-FORMAT = 1  # of a run's result
 LATE = 0.2  # the last part of a fixed number of steps in which the best validation value must not lie
 Row = TypeVar("Row")
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,6 @@ class RunRow(_RowOfRun):
         steps_to_best: Step of the best validation value.
         device_seconds: Time on the device; of a CPU its processor time, with one thread that of a core.
         n_test_cases: Cases that `value` rests on.
-        config_sha256: Of everything that decides the training.
         ended: Of a training with patience `plateau`, or `budget` where it still improved; empty of others, and tables
             without such trainings lack the column.
         labelled_cases, trained_on: As of `RunKey`; tables without label efficiency lack these columns.
@@ -72,7 +67,6 @@ class RunRow(_RowOfRun):
     steps_to_best: int
     device_seconds: float
     n_test_cases: int
-    config_sha256: str
     ended: str = ""
     labelled_cases: int = 0
     trained_on: str = ""
@@ -82,10 +76,7 @@ class RunRow(_RowOfRun):
 
     @property
     def is_improving(self) -> bool:
-        """Whether it was still improving where it ended: stopped by its budget, or best in the last fifth of its steps.
-
-        The definition is ours.
-        """
+        """Whether it still improved where it ended: stopped by its budget, or best in the last fifth of its steps."""
         if self.ended:
             return self.ended == "budget"
         return self.steps > 0 and self.steps_to_best > (1 - LATE) * self.steps
@@ -313,164 +304,51 @@ def _value(text: str | None, kind: type) -> object:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run that is done: the real cases it was measured on, by which masks, training time on the device, and its rows
-    of the tables.
+    """A run that is done: the real cases it was measured on, and its rows of the tables.
 
-    A pretraining has no rows. `real_sha256` has the checksum of each real case's files (`Workspace.real_sha256`) when
-    the run was measured or trained on it; former results, and those restored from tables, do not state it.
+    It lies in the run's own folder: to train a run again, delete that folder.
     """
 
     key: RunKey
-    config_sha256: str
+    row: RunRow
     real_cases: tuple[str, ...] = ()
-    real_masks: str = ""
-    seconds: float = 0.0
-    row: RunRow | None = None
     metrics: tuple[MetricRow, ...] = ()
     curves: tuple[CurveRow, ...] = ()
     distances: tuple[DistanceRow, ...] = ()
     candidates: tuple[CandidateRow, ...] = ()
-    real_sha256: dict[str, str] = field(default_factory=dict)
 
 
 def write_result(result: RunResult, workspace: Workspace) -> None:
     """Write a run's result, whole or not at all; OutputError if the folder cannot be written."""
-    document = asdict(result)
-    # The keys of format 1: a run was a cell, and its row the run.
-    document = {"format": FORMAT, "cell": document.pop("key"), "run": document.pop("row"), **document}
-    text = json.dumps(without_nan(document), indent=1, allow_nan=False)
-    write_file(workspace.results / f"{result.key.name}.json", text + "\n")
+    write_file(workspace.result(result.key), json.dumps(asdict(result), indent=1) + "\n")
 
 
 def read_result(workspace: Workspace, run: RunKey) -> RunResult | None:
-    """The result of a run; None where it has none, or one of another format; DatasetError if the file is damaged."""
-    path = workspace.results / f"{run.name}.json"
+    """The result of a run; None where it has none; DatasetError if the file is damaged."""
+    path = workspace.result(run)
+    if not path.is_file():
+        return None
+    kinds: dict[str, type] = {
+        "metrics": MetricRow,
+        "curves": CurveRow,
+        "distances": DistanceRow,
+        "candidates": CandidateRow,
+    }
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        if document["format"] != FORMAT:
-            return None
-        return RunResult(
-            RunKey(**document["cell"]),
-            document["config_sha256"],
-            tuple(document["real_cases"]),
-            document.get("real_masks", ""),  # former results do not state it
-            document["seconds"],
-            None if document["run"] is None else _row(RunRow, document["run"]),
-            tuple(_row(MetricRow, values) for values in document["metrics"]),
-            tuple(_row(CurveRow, values) for values in document["curves"]),
-            tuple(_row(DistanceRow, values) for values in document["distances"]),
-            tuple(_row(CandidateRow, values) for values in document.get("candidates", ())),  # nor these
-            dict(document.get("real_sha256", {})),
-        )
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{path.name} must be the result of a run, but cannot be read. Remove it.") from error
-
-
-def _row(kind: type[Row], values: dict[str, Any]) -> Row:
-    """A row; null stands for `nan`, since no column of a row is optional."""
-    return kind(**{name: math.nan if value is None else value for name, value in values.items()})
-
-
-def networks_of(study: Path) -> str:
-    """The name of the study whose networks one has measured; empty where it trains its own, or does not state it.
-
-    Raises:
-        DatasetError: `split.json` is damaged.
-    """
-    return _in_split(study, lambda document: _checked(str, document.get("networks", "")), "")
-
-
-def training_phantoms(study: Path, tasks: Iterable[str]) -> dict[str, int]:
-    """Task → how many phantoms train its runs that have them all; empty where the study does not state it.
-
-    Raises:
-        DatasetError: `split.json` is damaged.
-    """
-
-    def counts(document: dict[str, Any]) -> dict[str, int]:
-        own = _checked(dict, document.get("tasks with phantoms of their own", {}))
-        counts = dict.fromkeys(tasks, len(_checked(list, document["train"])))
-        return counts | {task: len(_checked(list, split["train"])) for task, split in own.items()}
-
-    return _in_split(study, counts, {})
-
-
-def _checked(kind: type[Found], value: object) -> Found:
-    if not isinstance(value, kind):
-        raise TypeError(f"{kind.__name__} was expected")
-    return value
-
-
-def _in_split(study: Path, find: Callable[[dict[str, Any]], Found], default: Found) -> Found:
-    """What `split.json` states; the default where there is none."""
-    path = study / SPLIT
-    if not path.is_file():
-        return default
-    try:
-        return find(_checked(dict, parse_json(read_small(path))))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(
-            f"{SPLIT} must be that of a study, but cannot be read. Restore it, or remove it where the study trains "
-            "its networks itself."
-        ) from error
+        rows = {name: tuple(kind(**values) for values in document[name]) for name, kind in kinds.items()}
+        return RunResult(run, RunRow(**document["row"]), tuple(document["real_cases"]), **rows)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"The result of '{run.title}' cannot be read. Delete its folder in work/runs.") from error
 
 
 def collect_tables(results: Iterable[RunResult]) -> StudyTables:
     """The rows of all results, in their order."""
     found = list(results)
     return StudyTables(
-        tuple(result.row for result in found if result.row is not None),
-        tuple(row for result in found for row in result.metrics),
-        tuple(row for result in found for row in result.curves),
-        tuple(row for result in found for row in result.distances),
-        tuple(row for result in found for row in result.candidates),
+        tuple(result.row for result in found),
+        *(
+            tuple(row for result in found for row in getattr(result, name))
+            for name in ("metrics", "curves", "distances", "candidates")
+        ),
     )
-
-
-def results_in(tables: StudyTables, real_masks: str) -> Iterator[RunResult]:
-    """The results that tables were collected from: the inverse of `collect_tables`.
-
-    Args:
-        tables: Whole ones, of all runs.
-        real_masks: The masks by which real cases were measured, which tables do not hold.
-    """
-    metrics, curves, candidates = _by_run(tables.metrics), _by_run(tables.curves), _by_run(tables.candidates)
-    for row in tables.runs:
-        run = _key(row)
-        measured = [] if run.labelled_cases else metrics.get(run, [])
-        real = dict.fromkeys(found.case for found in measured if found.data == "real" and found.case)
-        moved = (run.label, run.task, run.seed) if run.needs is not None and not run.labelled_cases else None
-        yield RunResult(
-            run,
-            row.config_sha256,
-            tuple(real),
-            real_masks if real else "",
-            row.device_seconds,
-            row,
-            tuple(metrics.get(run, ())),
-            tuple(curves.get(run, ())),
-            tuple(found for found in tables.distances if (found.encoder, found.task, found.seed) == moved),
-            tuple(candidates.get(run, ())),
-        )
-
-
-def _by_run(rows: Iterable[OfSize]) -> dict[RunKey, list[OfSize]]:
-    found: dict[RunKey, list[OfSize]] = {}
-    for row in rows:
-        found.setdefault(_key(row), []).append(row)
-    return found
-
-
-def _key(row: RunRow | MetricRow | CurveRow | CandidateRow) -> RunKey:
-    return RunKey(row.encoder, row.task, row.arm, row.seed, row.labelled_cases, row.trained_on)
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no numbers that are not finite: they become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    return [without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value

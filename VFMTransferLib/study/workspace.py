@@ -4,8 +4,7 @@
     <workspace>/runs.csv, metrics.csv, ...          the results: tables, and `examples/` with pictures
     <workspace>/work/phantoms, pretrained           inputs of the runs: cases, and bundles of the pretrained encoders
     <workspace>/work/prepared                       cases as the networks take them, each once (`training.sample_cache`)
-    <workspace>/work/cells, results                 each run's checkpoint, and its rows of the tables once it is done
-    <workspace>/work/library-version.txt            the version that trained here; no other one goes on
+    <workspace>/work/runs                           each run's checkpoint, and its rows of the tables once it is done
 
 A study is run by one process at a time, which holds the system's lock on `work/lock`. Workers on other machines read
 from `work/running.json` whether the sweep that started them still runs; at their next report of progress they stop
@@ -28,7 +27,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..core import __version__
 from ..core.decoding import parse_json
 from ..core.errors import DatasetError, OutputError
 from ..core.files import locked, read_small, write_file, writing
@@ -41,8 +39,6 @@ from .config import REAL, RunKey, StudyConfig
 
 # Of `LazyCases`: a text that changes with what decides a case, and what reads it.
 _Source = tuple[str, Callable[[], LabeledCase]]
-_LIBRARY = "library-version.txt"
-_TRAINED = ("cells", "pretrained")  # folders in `work` that a training leaves
 
 
 @dataclass(frozen=True)
@@ -64,37 +60,16 @@ class Workspace:
     def prepared(self) -> Path:
         return self.work / "prepared"
 
-    @property
-    def results(self) -> Path:
-        return self.work / "results"
-
-    @property
-    def is_untouched(self) -> bool:
-        """Whether nothing was trained here yet, as in a folder of tables that were passed on."""
-        return not any((self.work / name).exists() for name in (_LIBRARY, *_TRAINED))
-
     def training(self, name: str) -> Path:
-        return self.work / "cells" / name  # as version 1 called runs
+        return self.work / "runs" / name
+
+    def result(self, run: RunKey) -> Path:
+        """The result of a run, in the folder of its training."""
+        return self.training(run.name) / "result.json"
 
     def pretrained(self, label: str) -> Path:
         """The bundle of a pretraining, by `RunKey.label`."""
         return self.work / "pretrained" / label
-
-    def real_sha256(self, name: str) -> str:
-        """A checksum of the names and bytes of a real case's files, so that a corrected mask or image is noticed.
-
-        Raises:
-            DatasetError: There is no folder of real cases, or a file cannot be read.
-        """
-        if self.real is None:
-            raise DatasetError(f"The real case '{name}' needs the folder of real cases. Name it with --real.")
-        try:
-            return folder_checksum(self.real, [name])
-        except OSError as error:
-            raise DatasetError(
-                f"The files of the real case '{name}' must be readable, but one is not: {error.strerror}. "
-                "Restore it, or take the case out of the configuration."
-            ) from error
 
     @contextmanager
     def locked(self) -> Iterator[str]:
@@ -131,25 +106,6 @@ class Workspace:
             return document if isinstance(document, dict) else {}
         return {}
 
-    def require_library(self) -> None:
-        """Write the library's version into a new workspace, or require it to be that of an old one.
-
-        Checksums hold the version, so that the runs of another one look like those of other settings; they are refused
-        here, with an OutputError, before anything of them is replaced.
-        """
-        path = self.work / _LIBRARY
-        if self.is_untouched:
-            write_file(path, __version__ + "\n")
-            return
-        known = path.is_file()
-        found = f"version {path.read_text(encoding='utf-8').strip()}" if known else "a version that left no mark"
-        if found != f"version {__version__}":
-            raise OutputError(
-                f"The runs in '{self.folder.name}' were trained by {found} of vfm-transfer, and this is version "
-                f"{__version__}, whose results may differ. Use that version to resume, or train again in a new folder "
-                f"with --config {self.folder.name}/config.yaml; tables and report stay readable."
-            )
-
 
 def split_of(phantoms: PhantomGroups) -> Split:
     """The names of phantoms."""
@@ -184,27 +140,22 @@ def task_cases(
 
 
 def run_cases(
-    run: RunKey,
-    config: StudyConfig,
-    workspace: Workspace,
-    on_progress: OnProgress | None = None,
-    *,
-    only_test: bool = False,
+    run: RunKey, config: StudyConfig, workspace: Workspace, on_progress: OnProgress | None = None
 ) -> LabeledDataset:
-    """The cases of a run, or those that test it, read where they are asked for.
+    """The cases of a run, read where they are asked for.
 
     Raises:
         DatasetError: A phantom's file is damaged, or a real case is missing.
         OutputError: As of `PhantomStore`.
     """
     split, real = split_of_run(run, config), {}
-    if only_test:
-        split = Split((), (), split.test)
     if run.trained_on == REAL:
         if workspace.real is None:
             raise DatasetError(f"The run '{run.title}' needs the folder of real cases. Name it with --real.")
         for folder in (workspace.real / name for name in (*split.train, *split.test)):
-            identity = f"{run.task} {config.real} {config.around_gland_mm} {workspace.real_sha256(folder.name)}"
+            identity = (
+                f"{run.task} {config.real} {config.around_gland_mm} {folder_checksum(workspace.real, [folder.name])}"
+            )
             real[folder.name] = (identity, partial(_real_case, config, run.task, folder))
     return _phantom_cases(config, run.task, workspace, split, real, on_progress)
 

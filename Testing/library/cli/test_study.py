@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -89,7 +88,7 @@ def asked(words: list[str], monkeypatch) -> dict[str, Any]:
         raise ConfigError("Enough.")
 
     monkeypatch.setattr("VFMTransferLib.study.sweep.open_sweep", opened)
-    assert main(["study", "-o", "out", *words]) == 1
+    assert main(["study", "run", "-o", "out", *words]) == 1
     return given
 
 
@@ -105,25 +104,9 @@ def test_parts_of_the_runs_add_up(monkeypatch):
         (["--workers", "0"], "--workers must be 1 or more, got 0"),
         (["--workers", "2", "--scheduler", "tcp://head:8786"], "--workers has no effect beside --scheduler"),
         (["--only", "seed"], "--only must be KEY=VALUE"),
-        (["--real", "cases", "report", "folder"], "--real has no effect on a report"),
-        (["--only", "seed=0", "report", "folder"], "--only has no effect on a report"),
-        (["--networks", "other", "report", "folder"], "--networks has no effect on a report"),
     ],
 )
 def test_options_of_a_study_that_have_no_effect_are_refused(words, message, capsys):
     with pytest.raises(SystemExit):
-        main(["study", "-o", "out", *words])
+        main(["study", "run", "-o", "out", *words])
     assert message in capsys.readouterr().err
-
-
-def test_a_report_goes_where_output_says_before_or_after_the_word(tmp_path, monkeypatch):
-    found = []
-
-    def written(folder, output):
-        found.append(output)
-        raise ConfigError("Enough.")
-
-    monkeypatch.setattr("VFMTransferLib.report.study_page.write_study_report", written)
-    for words in (["-o", "a", "report", "folder"], ["report", "folder", "-o", "a"], ["report", "folder"]):
-        assert main(["study", *words]) == 1
-    assert found == [Path("a"), Path("a"), None]

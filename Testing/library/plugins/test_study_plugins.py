@@ -6,17 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from small_sweeps import a_document, prepared_sweep, write_config
+from small_sweeps import a_document, write_config
 
-from VFMTransferLib.core.errors import ClusterError, ConfigError
-from VFMTransferLib.study import sweep as sweep_module
-from VFMTransferLib.study.config import planned_runs, read_config
-from VFMTransferLib.study.run import run_sha256
+from VFMTransferLib.core.errors import ConfigError
+from VFMTransferLib.study.config import read_config
 from VFMTransferLib.study.tables import read_tables
 from VFMTransferLib.tasks import TASKS
 
@@ -46,7 +43,7 @@ def command(*words: object, modules: Path | None = HERE) -> subprocess.Completed
 
 def test_a_study_over_plugins_runs_on_worker_processes(tmp_path):
     config, folder = write_config(tmp_path, a_small_study_of_the_page()), tmp_path / "study"
-    done = command("--config", config, "--workers", 1, "--only", "seed=0", "-o", folder)
+    done = command("run", "--config", config, "--workers", 1, "--only", "seed=0", "-o", folder)
     assert done.returncode == 0, done.stderr
     assert {(run.encoder, run.task, run.arm) for run in read_tables(folder).runs} == {
         ("unchanged", "bias-field-correction", "trivial"),
@@ -58,7 +55,7 @@ def test_a_study_over_plugins_runs_on_worker_processes(tmp_path):
     assert "Bias-field correction" in (folder / "report.html").read_text(encoding="utf-8")
     assert "bias-field-correction" not in TASKS  # this process has nothing to do with it
 
-    without = command("--resume", "-o", folder, modules=None)
+    without = command("run", "--resume", "-o", folder, modules=None)
     assert without.returncode == 1
     assert "'config.yaml.plugins' must name modules that can be imported, but 'my_plugins' cannot" in without.stderr
     assert "Traceback" not in without.stderr
@@ -79,32 +76,3 @@ def test_plugins_that_cannot_be_imported_are_named(tmp_path, monkeypatch, plugin
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=message):
         read_config(write_config(tmp_path, a_document(plugins=plugins)))
-
-
-def test_plugins_change_no_checksum(tmp_path):
-    config = read_config(write_config(tmp_path, a_document()))
-    named = replace(config, plugins=("json",))
-    for run in planned_runs(config):
-        assert run_sha256(run, config) == run_sha256(run, named)
-
-
-class OtherWorkers:
-    """A cluster of one worker, which does here what it is given."""
-
-    def run(self, function, *args):
-        return {"tcp://a:1": function(*args)}
-
-
-def test_a_worker_that_does_not_know_the_plugins_is_named(tmp_path):
-    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, a_document()))
-    sweep_module._require_plugins(OtherWorkers(), sweep)
-    missing = replace(sweep, config=replace(sweep.config, plugins=("no_such_module",)))
-    with pytest.raises(
-        ClusterError, match=r"On the worker at tcp://a:1, 'plugins' must name modules .*'no_such_module'"
-    ):
-        sweep_module._require_plugins(OtherWorkers(), missing)
-    others = {f"of-others {name}": encoder for name, encoder in sweep.config.encoders.items()}
-    unknown = replace(sweep, config=replace(sweep.config, encoders=others))
-    expected = rf"{re.escape(', '.join(others))} must be registered, but .* not\. Name the module .* 'plugins'"
-    with pytest.raises(ClusterError, match=expected):
-        sweep_module._require_plugins(OtherWorkers(), unknown)

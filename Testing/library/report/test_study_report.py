@@ -17,7 +17,6 @@ from study_examples import a_study
 from whole_study import PHANTOMS, a_grid
 
 from VFMTransferLib.cli import main
-from VFMTransferLib.core.errors import OutputError
 from VFMTransferLib.report.charts import Axis, Point, SymlogAxis, free_place, scatter
 from VFMTransferLib.report.study_page import conclusion, gain_class, write_study_report
 from VFMTransferLib.study.examples import write_examples
@@ -76,32 +75,6 @@ def summary(tmp_path_factory) -> list[dict[str, str]]:
     folder = tmp_path_factory.mktemp("study")
     write_tables(GRID, folder)
     return rows_of(write_study_report(folder)[0])
-
-
-@pytest.mark.parametrize(
-    ("name", "text"), [("comparison.json", "{}"), ("cohort.json", "{}"), ("summary.csv", "case,network,dice\n")]
-)
-def test_a_page_takes_the_place_of_nothing_but_a_studys(tmp_path, name, text):
-    write_tables(GRID, tmp_path / "study")
-    out = tmp_path / "out"
-    out.mkdir()
-    for _ in range(2):
-        write_study_report(tmp_path / "study", out)
-    (out / name).write_text(text)
-    (out / "report.html").write_text("of a case")
-    with pytest.raises(OutputError, match=f"'out' must be free for a study's page and table, but holds {name}"):
-        write_study_report(tmp_path / "study", out)
-    assert ((out / name).read_text(), (out / "report.html").read_text()) == (text, "of a case")
-
-
-def test_a_summary_of_a_former_version_is_replaced(tmp_path):
-    write_tables(GRID, tmp_path)
-    summary = write_study_report(tmp_path)[0]
-    lines = summary.read_text(encoding="utf-8").splitlines()
-    assert lines[0].endswith(",device_hours_saved,scratch,pretrained")
-    summary.write_text("\n".join(line.rsplit(",", 2)[0] for line in lines), encoding="utf-8")
-    write_study_report(tmp_path)
-    assert summary.read_text(encoding="utf-8").splitlines() == lines
 
 
 def test_every_number_of_the_summary_is_on_the_page_as_it_is(page, summary):
@@ -219,22 +192,17 @@ def test_an_end_that_is_endless_is_not_drawn():
     assert not re.search(r"nan|inf", chart)
 
 
-def test_examples_that_the_configuration_no_longer_shows_leave_the_page_and_its_folder(tmp_path):
+def test_examples_that_the_configuration_no_longer_shows_leave_the_page(tmp_path):
     study = tmp_path / "study"
     write_tables(GRID, study)
     a_case = a_study("super-resolution", seed=2000)
     real = replace(a_case, case=replace(a_case.case, id="ProstateX-0000"), is_phantom=False)
     pairs = [(TASKS["super-resolution"].naive_baseline([one])(one), one) for one in (a_case, real)]
     write_examples(study, TASKS["super-resolution"].baseline, "trivial", pairs)
-    (picture,) = study.glob("examples/*/real/truth.png")
     for shown, pictures in ((["ProstateX-0000", "ProstateX-0001"], 8), (["ProstateX-0001"], 4)):
         (study / "config.yaml").write_text(configuration(shown=shown), encoding="utf-8")
         page = write_study_report(study, tmp_path / "elsewhere")[1].read_text(encoding="utf-8")
         assert part(page, "examples").count("<img ") == pictures
-        assert picture.is_file()  # a report elsewhere changes nothing in the study
-        page = write_study_report(study)[1].read_text(encoding="utf-8")
-        assert part(page, "examples").count("<img ") == pictures
-        assert picture.is_file() == (pictures == 8)
 
 
 def test_gains_that_were_not_measured_are_named_in_the_matrix(tmp_path):
@@ -337,11 +305,6 @@ def test_the_command_writes_both_files_and_says_where(tmp_path, capsys):
     assert "profound, lesion-segmentation: RPG of average_precision -" in told
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "summary.csv"]
     assert not (tmp_path / "study" / "summary.csv").exists()
-
-
-def test_the_command_wants_a_study(tmp_path, capsys):
-    assert main(["study", "report", str(tmp_path)]) == 1
-    assert "Run the study first" in capsys.readouterr().err
 
 
 def test_of_several_pretrainings_scratch_stands_once_and_the_published_one_beside_its_like(tmp_path):

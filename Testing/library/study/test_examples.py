@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from VFMTransferLib.study.examples import (
     TOO_LOW,
     planned_examples,
     read_examples,
-    remove_unshown,
     write_examples,
 )
 from VFMTransferLib.tasks import TASKS, score_case
@@ -196,37 +194,11 @@ def test_of_a_patients_anatomy_the_prostate_alone_is_drawn(tmp_path):
     assert set(example.outlines) == {"prostate", "truth"}
 
 
-def test_a_patients_class_follows_from_lesions_where_nobody_gave_one(tmp_path):
-    study = replace(lesion_study(is_phantom=False), task="classification")
-    classes = {"PI-RADS 2": 0.1, "PI-RADS 4": 0.7, "PI-RADS 5": 0.2}
-    result = Result("case", "classification", SOURCE, class_probabilities=classes)
-    (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)])
-    assert (example.true_class, example.classes, example.picture) == ("csPCa", classes, None)
-
-
-def test_public_images_name_their_source(tmp_path):
-    names = {"ProstateX-0001": "PROSTATEx", "Prostate3T-0002": "Prostate-3T", "own-7": ""}
-    for name, source in names.items():
-        pair = lesion_result(box(z=slice(4, 6)), name), lesion_study(name, is_phantom=False)
-        (example,) = write_examples(tmp_path, name, "scratch", [pair])
-        assert source in example.attribution
-        assert ("CC BY 3.0" in example.attribution) == bool(source)
-
-
 def test_scores_are_the_cases_own(tmp_path):
     pair = lesion_result(box(z=slice(4, 6), x=slice(14, 22))), lesion_study()
     (example,) = write_examples(tmp_path, "e", "pretrained", [pair])
     assert example.scores == score_case(*pair).values
     assert example.scores["dice"] == pytest.approx(0.75)
-
-
-def test_a_gland_without_zones_is_outlined_as_one(tmp_path):
-    gland = box(z=slice(1, 4))
-    case = Case("case", {Sequence.T2W: a_t2w()})
-    study = LabeledCase("anatomy-segmentation", case, gland, {Label.PROSTATE: gland})
-    (result,) = (TASKS[study.task].naive_baseline([study])(study),)
-    write_examples(tmp_path, "mean-shape", "trivial", [(result, study)])
-    assert is_of(pixels(tmp_path, "truth.png", study.task), PROSTATE).any()
 
 
 @pytest.mark.parametrize("task", list(TASKS))
@@ -269,50 +241,8 @@ def test_an_example_from_elsewhere_names_no_file_that_does_not_lie_beside_it(tmp
         read_examples(tmp_path)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
-def test_a_picture_is_no_link_out_of_the_study(tmp_path):
-    study = tmp_path / "study"
-    (example,) = write_examples(study, "e", "scratch", [(lesion_result(box(z=slice(4, 6))), lesion_study())])
-    (tmp_path / "secret.png").write_bytes(b"secret")
-    (example.folder(study) / "truth.png").unlink()
-    (example.folder(study) / "truth.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(DatasetError, match=r"'truth\.png' is a link"):
-        read_examples(study)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("task", "../.."), ("data", ".."), ("data", "real"), ("encoder", "../e"), ("arm", "pretrained")]
-)
-def test_an_example_is_of_what_its_path_names(tmp_path, key, value):
-    (example,) = write_examples(tmp_path, "e", "scratch", [(lesion_result(box(z=slice(4, 6))), lesion_study())])
-    path = example.folder(tmp_path) / "e-scratch.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-    with pytest.raises(DatasetError, match="must be of the task, data, encoder and arm that its path names"):
-        read_examples(tmp_path)
-
-
 def names_in(study: Path) -> set[str]:
     return {str(path.relative_to(study / "examples")) for path in study.rglob("*") if path.is_file()}
-
-
-def test_pictures_of_real_cases_that_are_shown_no_longer_are_removed(tmp_path):
-    """Those of other cases stay, and of the same folder what they need."""
-    config = read_config(SHIPPED / CONFIG)
-    task = "lesion-segmentation"
-    shown, *_, hidden = (name for name in config.real_of(task) if name in config.shown)
-    for name, arm in ((hidden, "scratch"), (shown, "pretrained-mae"), ("phantom-2000", "scratch")):
-        pair = (lesion_result(box(z=slice(4, 6)), name), lesion_study(name))
-        write_examples(tmp_path, "profound", arm, [pair])
-    everything = names_in(tmp_path)
-    remove_unshown(tmp_path, config)
-    assert names_in(tmp_path) == everything
-
-    less = replace(config, real=replace(config.real, shown=(shown,)))
-    remove_unshown(tmp_path, less)
-    gone = {f"{task}/real/profound-scratch{end}" for end in (".json", ".png")}
-    assert names_in(tmp_path) == everything - gone
-    remove_unshown(tmp_path, replace(config, real=None))
-    assert names_in(tmp_path) == {name for name in everything if "/phantom/" in name}
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ GRID = a_grid()
 
 
 def a_run(encoder: str, arm: str, seed: int, value: float, seconds: float = 0.0) -> RunRow:
-    return RunRow(encoder, "adc-translation", arm, seed, "mae", False, value, 10, 5, seconds, 3, "")
+    return RunRow(encoder, "adc-translation", arm, seed, "mae", False, value, 10, 5, seconds, 3)
 
 
 def plain_average(values: list[float]) -> float:

@@ -43,7 +43,7 @@ LESIONS = "lesion-segmentation"
 
 
 def a_run(arm: str, seed: int, value: float, task: str = "adc-translation", encoder: str = "profound") -> RunRow:
-    return RunRow(encoder, task, arm, seed, "mae", False, value, 200, 150, 7200.0, 4, "0" * 64)
+    return RunRow(encoder, task, arm, seed, "mae", False, value, 200, 150, 7200.0, 4)
 
 
 def a_study(task: str = "adc-translation", encoder: str = "profound", gain: float = 0.2) -> StudyTables:
