@@ -38,7 +38,7 @@ def makeSections(ui: SimpleNamespace, logic: TransferLogic) -> list[Section]:
     results, reading = ResultsSection(ui, logic, views.jumpTo), ReadingSection(ui, logic, views)
     quality, diffusion = QualitySection(ui, logic), DiffusionSection(ui, logic)
     sectors, dicom = SectorMapSection(ui, logic), DicomSection(ui, logic)
-    for section in (results, views, sectors, dicom, quality, run):  # they tell the networks apart
+    for section in (results, views, sectors, dicom, run):  # they tell the networks apart
         reading.blinded.connect(section.setBlinded)
     return [study, networks, device, setup, quality, diffusion, run, results, sectors, dicom, views, reading]
 

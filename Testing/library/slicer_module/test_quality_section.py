@@ -7,10 +7,6 @@ from panel_stand_ins import AWidget, SomeLogic, SomeParameters, clipboard, in_qt
 from qt_stand_ins import AnEventLoop
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w
 
-from VFMTransferSlicer.runs import ArmInScene, RunInScene
-
-FOUND = {"title": "T2w, tilt from axial", "text": "3°", "threshold": "", "is_met": False, "source": "", "sentence": ""}
-
 
 @pytest.fixture
 def scene():
@@ -34,7 +30,7 @@ def logic():
 
 
 @pytest.fixture
-def section(in_qt, ui, logic, loop):  # noqa: F811
+def section(in_qt, scene, ui, logic, loop):  # noqa: F811
     from VFMTransferSlicer.panel.radiology import QualitySection
 
     section = QualitySection(ui, logic, lambda ms, slot: loop.callLater(min(ms, 50), slot), loop.make_process)
@@ -66,18 +62,3 @@ def test_images_are_checked_when_their_choice_has_settled_and_again_when_it_come
         assert not is_checked(ui)
         assert ui.qualityNoteLabel.text == "Not checked yet."
         loop.turn_until(lambda: is_checked(ui))
-
-
-def test_a_run_brings_criteria_of_its_first_network_for_its_own_case_alone(panel, scene, ui, logic):
-    node = panel.parameters.t2w = add(scene, "one")
-    arms = [ArmInScene(name, {"quality": [{**FOUND, "text": name}]}) for name in ("a", "b")]
-    run = logic.lastRun = RunInScene("anatomy-segmentation", {}, node, arms)
-    for arm in arms:
-        logic.armLoaded.emit(arm)
-    assert is_checked(ui)
-    assert "a" in ui.qualityLabel.text
-    assert "network A's outline" in ui.qualityNoteLabel.text
-    panel.parameters.t2w = add(scene, "other")
-    assert run.about is node
-    logic.armLoaded.emit(arms[0])
-    assert not is_checked(ui)

@@ -64,8 +64,7 @@ def _contentOf(mask: slicer.vtkMRMLNode) -> vtk.vtkObject:
 class QualitySection(VTKObservationMixin):
     """Checks the images of a case before anything runs: each criterion with value, threshold and source, and no score.
 
-    After a run the criteria are those of its result, which also knows where the prostate is; not while the networks are
-    read blinded, for they would name network A by its outline.
+    The criteria of a run, which also knows where the prostate is, stand in its notes and its report.
 
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
@@ -85,11 +84,7 @@ class QualitySection(VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self._wanted: tuple = ()  # the images that are chosen
         self._checked: tuple = ()  # those whose criteria are shown
-        self._isBlinded = False
-        self._isOfRun = False  # whether what is shown is of network A's outline
         ui.qualityButton.connect("clicked(bool)", self.onCheck)
-        logic.started.connect(self._onRunStarted)
-        logic.armLoaded.connect(self._onArm)
         self._show([], "")
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
@@ -100,13 +95,6 @@ class QualitySection(VTKObservationMixin):
     def onSceneStartClose(self, caller=None, event=None) -> None:
         self._checks.cancel()
         self._wanted = self._checked = ()
-
-    def setBlinded(self, isBlinded: bool) -> None:
-        """Show nothing of network A's outline as long as the networks are read blinded."""
-        self._isBlinded = isBlinded
-        if isBlinded and self._isOfRun:
-            self._wanted = ()
-        self.update()
 
     def close(self) -> None:
         """Leave no child process behind."""
@@ -148,7 +136,7 @@ class QualitySection(VTKObservationMixin):
 
         def take(document: dict[str, Any], folder: Path) -> Steps:
             self._checked = state
-            lacking = "" if gland is not None else _("Coverage and shift of the prostate follow with a mask, or a run.")
+            lacking = "" if gland is not None else _("Coverage and shift of the prostate follow with a mask.")
             self._show(
                 document["quality"], "\n".join(filter(None, (*(note["text"] for note in document["notes"]), lacking)))
             )
@@ -160,23 +148,6 @@ class QualitySection(VTKObservationMixin):
     def _checkSettled(self, wanted: tuple) -> None:
         if wanted == self._wanted and wanted != self._checked and not self._logic.isRunning:
             self.onCheck()
-
-    def _onRunStarted(self, run: RunInScene) -> None:
-        """The run's results bring criteria; where it fails, those that are not there yet are made then."""
-        if self._checked != self._wanted:
-            self._wanted = ()
-        self._checks.cancel()
-
-    def _onArm(self, arm: Any) -> None:
-        """Show the first network's: criteria of another one differ where the outline does."""
-        run = self._logic.lastRun
-        isFirst = run is not None and run.arms[0] is arm and not self._isBlinded
-        if isFirst and arm.numbers.get("quality") and run.about in self._volumes().values():
-            self._wanted = self._checked = self._state()
-            self._show(
-                arm.numbers["quality"], _("Of the run; where it found the prostate itself, by network A's outline.")
-            )
-            self._isOfRun = True
 
     def _onFailed(self, sentence: str, details: str) -> None:
         self._show([], sentence, details)
@@ -198,7 +169,6 @@ class QualitySection(VTKObservationMixin):
         return (*nodes, () if gland is None else (gland.GetID(), _contentOf(gland).GetMTime()))
 
     def _show(self, criteria: list[dict[str, Any]], note: str, details: str = "") -> None:
-        self._isOfRun = False
         self._ui.qualityLabel.text = qualityText(criteria)
         self._ui.qualityLabel.visible = bool(criteria)
         unmet = [found for found in criteria if found["is_met"] is False]

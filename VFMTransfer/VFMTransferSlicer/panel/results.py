@@ -397,12 +397,7 @@ def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> TableConte
         ),
         (_("Zone"), lambda found: "" if found.inGland else found.zone),
         (_("ADC"), lambda found: "" if found.meanAdc is None else format_pair(found, lambda one: _number(one.meanAdc))),
-        (
-            _("Conf."),
-            lambda found: (
-                "" if found.confidence is None else format_pair(found, lambda one: format_percent(one.confidence))
-            ),
-        ),
+        (_("Conf."), _confidenceOf),
         (_("Where, mm"), lambda found: "" if found.inGland else found.place),
     ]
     known = [(title, text) for title, text in columns if any(text(found) for found in findings)]

@@ -18,7 +18,6 @@ from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
 from ..runs import RunInScene
 from ..signals import Signal
-from ..views.cells import expectedTags
 from ..views.display import Style, showKeptOut
 from ..views.exam import findExam
 from ..views.layout import SideBySide
@@ -236,7 +235,6 @@ class ViewSection:
         ui.sideBySideButton.connect("toggled(bool)", self.onSideBySide)
         ui.examButton.connect("toggled(bool)", self.onExam)
         ui.styleComboBox.connect("activated(int)", self.onStyle)
-        logic.started.connect(self.onStarted)
         logic.finished.connect(self.onFinished)
         self.update()
 
@@ -258,21 +256,12 @@ class ViewSection:
             self._follow(run)
         self._report(run)
 
-    def onStarted(self, run: RunInScene) -> None:
-        """The views are made while the networks work, if anybody waits for them here."""
-        if self._parameters is not None and self._hasViews():
-            tags = expectedTags(run, secondRow=self._parameters.secondRow)
-            self._steps.add(self._views.prepare(tags), self._onNoViews)
-
     def onFinished(self, outcome: str) -> None:
         """A run that is done is shown, if there are two answers to compare, and the user is here, not blinded."""
         run = self._run()
         isWanted = self._parameters is not None and not self._isReading
         if isWanted and outcome == "done" and run is not None and len(run.arms) > 1:
             self.show()
-        elif self._views is not None and not self._isReading and self._open == _NOTHING:
-            self._steps.clear()
-            self._views.discard()
 
     def setBlinded(self, isBlinded: bool) -> None:
         """Leave it to the reading what is shown, for a click here would name the networks."""
@@ -423,10 +412,6 @@ class ViewSection:
     def _leave(self) -> None:
         """Back to the user's layout once quicker updates are done, if there is still nothing to show."""
         qt.QTimer.singleShot(0, lambda: self.restore() if self._run() is None else None)
-
-    def _onNoViews(self, error: Exception) -> None:
-        """They are made when they are shown, then."""
-        logging.warning("Views could not be made ahead of time: %s", error)
 
     def _onChanged(self) -> None:
         """The views came, or went, perhaps because the user chose another layout."""

@@ -110,25 +110,6 @@ def cellsOf(
     return (first, (left, *middle, right))
 
 
-def expectedTags(run: RunInScene, *, secondRow: bool = True) -> tuple[str, ...]:
-    """Tags of the views that a run will most likely need, before it has results."""
-    task = TASKS[run.task]
-    if task.output == "classification":
-        return tuple(_SEQUENCES[sequence][0] for sequence in run.inputs)
-    if task.output == "image":
-        before = _SEQUENCES[task.reference][0]
-        return (before, A, B, *((DIFFERENCE, CORONAL, SAGITTAL) if secondRow else ()))
-    second = (ADC if run.reference is None else REFERENCE, DIFFERENCE, HBV)
-    return (T2W, A, B, *(second if secondRow else ()))
-
-
-def _sequenceOf(run: RunInScene) -> Sequence:
-    """The sequence that the first output is of; its name begins with it."""
-    output = next((name for arm in run.arms for name in arm.images), "")
-    first = output.split("-")[0]
-    return Sequence(first) if first in tuple(Sequence) else TASKS[run.task].reference
-
-
 def _imageRows(
     run: RunInScene,
     volumes: Volumes,
