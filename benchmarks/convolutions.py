@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from VFMTransferLib.encoders import FAMILIES
 from VFMTransferLib.encoders.base import ModelSpec, family_of
-from VFMTransferLib.encoders.convolutions import FastConv3d
+from VFMTransferLib.layers.convolutions import FastConv3d
 from VFMTransferLib.tasks import TASKS
 
 from .measure import Measurement

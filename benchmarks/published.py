@@ -30,11 +30,11 @@ from VFMTransferLib.bundles.bundle import Bundle, write_bundle
 from VFMTransferLib.bundles.onnx_export import example_inputs, export_onnx
 from VFMTransferLib.encoders import build_network, find_family, published_models
 from VFMTransferLib.encoders.base import ModelSpec
-from VFMTransferLib.encoders.convolutions import Doubled, JoinedConv3d, JoinedConvModule
-from VFMTransferLib.encoders.layers import GRN, NORM_EPS, ConvModule, resize
-from VFMTransferLib.encoders.profound.network import ResidualBlock
 from VFMTransferLib.encoders.provicnet.network import ProViCNetFusion
 from VFMTransferLib.inference.runtimes import open_session
+from VFMTransferLib.layers.blocks import GRN, NORM_EPS, ConvModule, resize
+from VFMTransferLib.layers.convolutions import Doubled, JoinedConv3d, JoinedConvModule
+from VFMTransferLib.layers.decoders import ResidualBlock
 
 from .measure import Measurement, peak_mib
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..core.errors import BundleError
 from ..core.files import atomic_file
 from ..encoders.base import BOX, NEIGHBORS, ModelSpec, family_of
-from ..encoders.convolutions import convolve_by_slices, is_convolved_by_slices
+from ..layers.convolutions import convolve_by_slices, is_convolved_by_slices
 from .bundle import Bundle, StoredTensor, read_index, record_checksums
 from .metadata import ONNX, ONNX_CPU, WEIGHTS
 from .weights import load_network

@@ -1,8 +1,7 @@
 """The two sides of an encoder: the tables that describe one network, and the contract of a whole family. No torch here.
 
 A `ModelSpec` states each fact about a network once, and drives preprocessing, building, weights, export and
-postprocessing. A bundle carries its own, so that a network of any size is described the same way. An `EncoderFamily` is
-what `encoders/<family>/` gives to the rest of the library, which never asks for a family's name.
+postprocessing. An `EncoderFamily` is what `encoders/<family>/` gives to the rest of the library.
 """
 
 from __future__ import annotations
@@ -43,11 +42,10 @@ class HeadSpec:
     """What turns features into logits.
 
     Attributes:
-        kind: One of the family's `head_kinds`. All families share `none` (the encoder alone, one feature vector a
-            sample), `classifier` (one vector of logits), `restoration` (an image-to-image head) and `matching` (the
-            cost-volume head of distortion correction); the others give dense logits.
+        kind: One of the family's `head_kinds`. All families share `none` (one feature vector a sample), `classifier`,
+            `restoration` (image to image) and `matching` (cost volume); the others give dense logits.
         out_channels: Channels of the logits, or of the image.
-        width: Channels within the head; what they are is the head's own.
+        width: Channels within the head.
         auxiliary_width: Channels of UPerNet's auxiliary head, which serves training only.
     """
 
@@ -67,18 +65,17 @@ class PreprocessSpec:
     """How a case becomes a network's input.
 
     Attributes:
-        sequences: Sequence of each input channel; `None` is a channel of zeros. Of a slice-based network: the
-            sequences, each a window of slices of its own.
+        sequences: Sequence of each input channel; `None` is a channel of zeros. Of a slice-based network each is a
+            window of slices of its own.
         spacing_mm: Network grid (x, y, z).
-        patch: Input size in voxels (D, H, W). Of a slice-based network D is 1 (a slice; its neighbors are
-            channels) and H, W are the in-plane grid before the slice is scaled to the encoder's size.
-        normalization: `zscore-nonzero` (mean and std over non-zero voxels of the whole field of
-            view; zeros stay zeros), `zscore-tissue` (by the same two numbers, zeros too, so that they stay the
-            darkest), or `zscore-gland` (over the voxels in the gland mask).
+        patch: Input size in voxels (D, H, W); of a slice-based network D is 1, and H, W are the in-plane grid before
+            the slice is scaled to the encoder's size.
+        normalization: `zscore-nonzero` (by the non-zero voxels, zeros stay), `zscore-tissue` (by the same, zeros too),
+            or `zscore-gland` (by the voxels in the gland mask).
         overlap: Fraction by which neighboring windows overlap where the volume is larger.
         whole_volume: Run windows over the whole volume, not over one crop.
-        shift_voxels: Where one crop is all that the network sees: 0, or how far four crops are moved from it along
-            both in-plane diagonals; their outputs are averaged.
+        shift_voxels: How far four crops are moved from the only one along both in-plane diagonals; their outputs are
+            averaged. 0 for one crop.
     """
 
     sequences: tuple[ImageSequence | None, ...]
@@ -101,15 +98,11 @@ class ModelSpec:
 
     Attributes:
         name: Lower-case name of the architecture.
-        task: Id of the task that it was made for; `None` for an encoder alone, which is an initialization only.
+        task: Id of its task; `None` for an encoder alone.
         encoder: Its sizes, the family's own dataclass.
-        head: The head.
-        preprocess: What its input is.
-        labels: Name of each output channel that is a class; `Label` values where the meaning is
-            known, else a neutral name such as `structure-1`.
+        labels: Name of each output channel that is a class; `Label` values where the meaning is known.
         activation: `softmax`, `sigmoid` or `none`.
         threshold: Probability above which a voxel counts as the label (sigmoid, ProViCNet).
-        paper: Where the architecture is described.
         license: Of the authors' code, not of any weights.
     """
 
@@ -138,12 +131,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class OnePass:
-    """How a network takes a whole volume at once.
-
-    Attributes:
-        step: Each axis must be a multiple of it, else is filled up with zeros.
-        smallest: Each axis must have so many voxels at least.
-    """
+    """How a network takes a whole volume at once: each axis a multiple of `step`, of `smallest` voxels at least."""
 
     step: int
     smallest: int
@@ -155,22 +143,7 @@ class OnePass:
 
 
 class TaskInput(Protocol):
-    """What an encoder requires of a task; `tasks.base.Task` satisfies it.
-
-    Attributes:
-        id: Its id, as `ModelSpec.task`.
-        network_title: What a network of it does, within a title: "T2w→ADC translation".
-        sequences: The sequences that it takes.
-        reference: The sequence whose field of view the network sees, and on whose grid the result comes back.
-        output: `segmentation`, `classification` or `image`.
-        head: The kind of head that it asks of an encoder: `dense`, `classes`, `restoration` or `matching`.
-        labels: Classes of the network that is trained here; none of an image.
-        activation: What turns its logits into probabilities.
-        finds_gland: Whether it segments the gland, so that a gland mask must not help it.
-        uses_gland_slices: Whether slices without gland are left out, as they bear nothing on the answer.
-        works_within_slices: Whether neighboring slices are of little use to it.
-        initial_output: What an untrained image-to-image network gives everywhere.
-    """
+    """What an encoder requires of a task; `tasks.base.Task` satisfies it and explains the attributes."""
 
     @property
     def id(self) -> str: ...
@@ -198,12 +171,7 @@ class TaskInput(Protocol):
     def initial_output(self) -> float: ...
 
     def network_grid(self, seen: Geometry, spacing_mm: Triple) -> Geometry:
-        """The grid of the network's input.
-
-        Args:
-            seen: The reference sequence's grid, axes nearest to Left, Posterior, Superior.
-            spacing_mm: Of the network (x, y, z).
-        """
+        """The grid of the network's input for the reference sequence's grid `seen`, at a spacing (x, y, z)."""
 
     def place(self, volume: Volume, grid: Geometry) -> Volume:
         """A sequence on the network's grid, 0 outside of what was scanned."""
@@ -216,18 +184,14 @@ class EncoderFamily(ABC):
     takes tensors is called.
 
     Attributes:
-        name: In bundles' specifications, configurations and tables.
-        title: On screen.
-        paper, license: Of the architecture and of the authors' code.
+        name, title: In specifications, configurations and tables; on screen.
         spec_type: The frozen dataclass of sizes; `ModelSpec.encoder` of this family is one.
         json_kind: What `model.encoder.kind` is in a bundle's metadata.
-        head_kinds: The heads that it can have, see `HeadSpec.kind`.
-        pretext_tasks: What it can be pretrained by, the default first: name → how, and from what cases; none of a
-            baseline, which has the scratch arm only.
+        pretext_tasks: What it can be pretrained by, the default first: name → how, and from what cases.
         is_slice_based: Whether its networks take, for each sequence, a slice with its two neighbors (B, 3, S, S), and
             then (slice index, number of slices) (B, 2); the others take windows (B, C, D, H, W).
         baseline_of: Of a task-specific baseline the family whose inputs, settings and number of parameters it has.
-        weights_license, weights_note: Of the authors' released weights: their license, and what else to know.
+        weights_license, weights_note: Of the authors' released weights.
     """
 
     name: str
@@ -255,16 +219,10 @@ class EncoderFamily(ABC):
 
     @abstractmethod
     def demonstration(self, spec: ModelSpec, task: TaskInput | None) -> ModelSpec:
-        """A published network at a size that two cores can train, of a task or, None, of an encoder alone.
-
-        All of a family have the same encoder.
-        """
+        """A published network, of a task or None, at a size that two cores can train; all have the same encoder."""
 
     def network_for(self, task: TaskInput, size: Size = "demonstration") -> ModelSpec:
-        """The network for a task: a published one of all the task's sequences, or a new one.
-
-        Its classes are the published ones where the task's are among them, else the task's.
-        """
+        """The network for a task: a published one of all the task's sequences, or a new one."""
         rows = (row for row in self.published() if row.task == task.id)
         found = (row for row in rows if set(row.preprocess.images) == {*task.sequences})
         spec = next(found, None) or self.new_network(task)
@@ -278,11 +236,7 @@ class EncoderFamily(ABC):
         return None
 
     def matched_baseline(self, spec: ModelSpec) -> ModelSpec:
-        """Of a task-specific baseline: the network to compare with one of `baseline_of`, as large. Imports torch.
-
-        Raises:
-            ValueError: It is no such network, or this is no baseline.
-        """
+        """Of a task-specific baseline: the network to compare with one of `baseline_of`, as large. Imports torch."""
         raise ValueError(f"{self.title} is no task-specific baseline.")
 
     def row_name(self, task: TaskInput) -> str:
@@ -294,11 +248,7 @@ class EncoderFamily(ABC):
         return self.title
 
     def resized(self, spec: ModelSpec, size: Mapping[str, Any]) -> ModelSpec:
-        """A network with other sizes.
-
-        Args:
-            spec: What stays where `size` does not state it.
-            size: Fields of `spec_type`, and of any family `spacing_mm`, `patch` and `head_width`.
+        """A network with other sizes: fields of `spec_type`, and of any family `spacing_mm`, `patch` and `head_width`.
 
         Raises:
             ValueError: The encoder has no such size.
@@ -332,10 +282,7 @@ class EncoderFamily(ABC):
         return (*map(str, spec.preprocess.images), "positions") if self.is_slice_based else ("x",)
 
     def decodes_boxes(self, spec: ModelSpec) -> bool:
-        """Whether `forward` takes a `box` of a window, and decodes only that, exactly as within the whole.
-
-        The box is (2, 3), int64: its first voxel (D, H, W), and the one after its last.
-        """
+        """Whether `forward` takes a `box` (2, 3), int64, first voxel and one after the last, and decodes only that."""
         return False
 
     def one_pass(self, spec: ModelSpec) -> OnePass | None:
@@ -360,24 +307,20 @@ class EncoderFamily(ABC):
         """A network with fresh weights, in training mode; `spec.head.kind` is one of `head_kinds`.
 
         Args:
-            spec: What it is made of.
             drop_path: Stochastic depth of the encoder's last block, in training; it rises linearly from 0 at the first.
             initial_output: What an image-to-image head gives before it is trained.
         """
 
     def build_for_training(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> nn.Module:
         """The same, with fast gradients on processors; the names and shapes of its tensors are those of `build`."""
-        from .convolutions import accelerate
+        from ..layers.convolutions import accelerate
 
         return accelerate(self.build(spec, drop_path, initial_output))
 
     def training_outputs(
         self, network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor], size: Sequence[int]
     ) -> list[Tensor]:
-        """The output of a network in training mode, and after it those of auxiliary heads.
-
-        The maps that they are compared with have `size`; the output may have its own.
-        """
+        """The output of a network in training mode, and after it those of auxiliary heads; they may have any size."""
         found = network(*inputs)
         return found if isinstance(found, list) else [found]
 
@@ -392,21 +335,11 @@ class EncoderFamily(ABC):
         return ""
 
     def features(self, network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Layer → features (B, C), the first layer first, then of the whole encoder under `encoder`.
-
-        The network is in evaluation mode; the inputs are those of its `forward`.
-
-        Raises:
-            ValueError: The family is a baseline.
-        """
+        """Layer → features (B, C) of a network in evaluation mode, in order, the whole encoder's under `encoder`."""
         raise self._not_pretrained()
 
     def patch_features(self, network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:
-        """Of one sample, features of each place where the encoder answers: (C, d, h, w), where d is 1 for a slice.
-
-        Raises:
-            ValueError: The family is a baseline.
-        """
+        """Of one sample, features of each place where the encoder answers: (C, d, h, w), where d is 1 for a slice."""
         raise self._not_pretrained()
 
     def features_for(self, features: Any, own: ModelSpec, spec: ModelSpec) -> Any:
@@ -422,17 +355,12 @@ class EncoderFamily(ABC):
     def join(self, states: Mapping[Path, Mapping[str, Tensor]], own_streams: bool) -> dict[str, Tensor] | None:
         """The tensors of one network that the authors released in several files; None where none is of this family.
 
-        Args:
-            states: By file.
-            own_streams: See `checkpoint.read_network`.
-
-        Raises:
-            CheckpointError: The files do not belong together.
+        CheckpointError where the files do not belong together; `own_streams` as of `checkpoint.read_network`.
         """
         return None
 
     def identify(self, state: Mapping[str, Tensor], sequence: ImageSequence | None = None) -> ModelSpec | None:
-        """The network whose tensors a state dict holds, sizes found by their shapes; None where it is another family's.
+        """The network whose tensors a state dict holds, sizes by their shapes; None where it is another family's.
 
         Args:
             state: By the names of `build`.
@@ -450,11 +378,7 @@ class EncoderFamily(ABC):
     # Pretraining.
 
     def pretext_task(self, name: str, spec: ModelSpec) -> PretextTask:
-        """One of `pretext_tasks`, of a network such as `pretraining_network`, with its default settings.
-
-        Raises:
-            ValueError: The family is a baseline.
-        """
+        """One of `pretext_tasks`, of a network such as `pretraining_network`, with its default settings."""
         raise self._not_pretrained()
 
     def _not_pretrained(self) -> ValueError:
@@ -469,11 +393,7 @@ Family = TypeVar("Family", bound=EncoderFamily)
 
 
 def register(family: Family) -> Family:
-    """Add a family.
-
-    Raises:
-        ValueError: One of this name, or of these sizes, is there already.
-    """
+    """Add a family; ValueError where its name or sizes are there already."""
     for other in FAMILIES.values():
         if other.name == family.name or other.spec_type is family.spec_type or other.json_kind == family.json_kind:
             raise ValueError(f"A family must have a name and sizes of its own, but {other.name} has those.")
@@ -482,22 +402,14 @@ def register(family: Family) -> Family:
 
 
 def find_family(name: str) -> EncoderFamily:
-    """The family of a name.
-
-    Raises:
-        ValueError: There is none; the message lists those that there are.
-    """
+    """The family of a name; ValueError lists those that there are."""
     if name not in FAMILIES:
         raise ValueError(f"The encoder must be one of {', '.join(FAMILIES)}, got '{name}'.")
     return FAMILIES[name]
 
 
 def family_of(spec: ModelSpec) -> EncoderFamily:
-    """The family whose sizes a specification states.
-
-    Raises:
-        ValueError: None has such sizes.
-    """
+    """The family whose sizes a specification states; ValueError where none has such."""
     found = next((family for family in FAMILIES.values() if type(spec.encoder) is family.spec_type), None)
     if found is None:
         raise ValueError(f"No family has the sizes of {spec.name}, a {type(spec.encoder).__name__}. Register it first.")

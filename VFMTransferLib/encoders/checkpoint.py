@@ -1,8 +1,7 @@
-"""The authors' released files: read without running anything in them, as the tensors of our networks.
+"""The authors' released files: read without running anything in them, as the tensors of this library's networks.
 
-ProFound's files are a dict of `model`, `optimizer`, `epoch`, `scaler` and `args`, an argparse
-Namespace; ProViCNet's are a bare dict of tensors. Both are pickles. PyTorch's restricted reader
-rebuilds tensors, plain containers and that one class, and refuses all else before it is called.
+ProFound's files are a dict of `model`, `optimizer`, `epoch`, `scaler` and `args`; ProViCNet's are a bare dict of
+tensors. Both are pickles, of which PyTorch's restricted reader takes tensors and plain containers only.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ def read_network(
     Args:
         paths: One file; or several of one network (ProViCNet's three sequence files and its fusion file), in any order.
         sequence: Sequence of a network of one; by default as the file's name states.
-        own_streams: Keep the fusion file's own streams. By default each takes the first block of its
-            sequence network's head, because the authors' program overwrites them so after loading.
+        own_streams: Keep the fusion file's own streams. By default each takes the first block of its sequence network's
+            head, because the authors' program overwrites them so after loading.
 
     Returns:
         The specification, and the tensors that a network built from it loads strictly.
@@ -54,36 +53,25 @@ def read_network(
         ((path, state),) = states.items()
         stated = sequence_of_name(path)
         if sequence is not None and stated not in (None, sequence):
-            raise CheckpointError(
-                f"{path.name} must be of {sequence}, as was chosen, but is of {stated} by its name. Leave the choice "
-                "out, or give the file a name without a sequence."
-            )
+            raise CheckpointError(f"{path.name} is of {stated} by its name, not of {sequence}. Choose no sequence.")
         return identify(state, sequence or stated), state
     if sequence is not None:
-        raise CheckpointError(
-            f"A sequence is chosen of one file, but there are {len(states)}, whose names state theirs. Leave it out."
-        )
+        raise CheckpointError("The names of several files state their sequences. Choose no sequence.")
     found = (family.join(states, own_streams) for family in FAMILIES.values())
     joined = next((state for state in found if state is not None), {})
     return identify(joined), joined
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint by name, floating point as float32, on the CPU; nothing in the file is run.
-
-    Pre-training's sparse layout becomes the dense one, and what serves training only is left out.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, a web page, or holds more than tensors.
-    """
-    start = _first_bytes(path)
-    if not start:
-        raise CheckpointError(f"{path.name} must be a checkpoint file, but is empty. Download it again.")
-    if start.lstrip().lower().startswith(_WEB_PAGE):
-        raise CheckpointError(
-            f"{path.name} must be a checkpoint file, but is a web page: the link asked for a confirmation or has "
-            "expired. Download the file in a browser."
-        )
+    """Read the tensors of a checkpoint by name, floating point as float32, on the CPU; nothing in the file is run."""
+    if not path.is_file():
+        raise CheckpointError(f"{path.name} is not a file. Check its path.")
+    with path.open("rb") as file:
+        if file.read(_FIRST_BYTES).lstrip().lower().startswith(_WEB_PAGE):
+            raise CheckpointError(
+                f"{path.name} is a web page: the link asked for a confirmation or has expired. Download the file in a "
+                "browser."
+            )
     state: Mapping[str, Tensor] = _tensors(_load(path), path.name)
     for family in FAMILIES.values():
         state = family.convert(state)
@@ -101,64 +89,38 @@ def sequence_of_name(path: Path) -> Sequence | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _first_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        raise CheckpointError(f"{path.name} must be a checkpoint file, but there is no such file. Check its path.")
-    try:
-        with path.open("rb") as file:
-            return file.read(_FIRST_BYTES)
-    except PermissionError as error:
-        raise CheckpointError(f"{path.name} must be readable, but permission is denied. Change its rights.") from error
-
-
 def _load(path: Path) -> object:
-    is_zip = zipfile.is_zipfile(path)
-    damaged = f"{path.name} must be a PyTorch checkpoint, but is cut off or of another kind. Download it again."
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            # PyTorch's remarks on formats are for its developers; what matters is raised.
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # PyTorch's remarks on formats; what matters is raised
             # Mapping the file leaves the optimizer's state, twice the weights, on the disk.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        is_pickle = is_zip or _first_bytes(path).startswith(pickle.PROTO)
-        if "Unsupported operand" in str(error) and not is_pickle:
-            raise CheckpointError(damaged) from error
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))  # the object at which the restricted reader stopped
-        what = f" ({found[1]})" if found else ""
-        raise CheckpointError(
-            f"{path.name} must hold tensors only, but also holds other Python objects{what}, which could run a "
-            "program. It was refused and nothing in it was run. Get the file from its authors."
-        ) from error
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):  # the object at which the restricted reader stopped
+            raise CheckpointError(
+                f"{path.name} holds other Python objects than tensors ({found[1]}), which could run a program. It was "
+                "refused and nothing in it was run. Get the file from its authors."
+            ) from error
+        raise CheckpointError(f"{path.name} is no PyTorch checkpoint, or cut off. Download it again.") from error
     except _DAMAGE as error:
-        raise CheckpointError(damaged) from error
+        raise CheckpointError(f"{path.name} is no PyTorch checkpoint, or cut off. Download it again.") from error
 
 
 def _tensors(content: object, name: str) -> dict[str, Tensor]:
     """The table of tensors: ProFound's `model`, or the whole of a bare file."""
     table = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(table, Mapping) or not table:
-        found = "an empty one" if isinstance(table, Mapping) else f"a {type(table).__name__}"
-        raise CheckpointError(f"{name} must hold a table of tensors, but holds {found}.")
+        raise CheckpointError(f"{name} holds no table of tensors. Get the file from its authors.")
     for key, value in table.items():
         if not isinstance(key, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
-            raise CheckpointError(
-                f"{name} must hold a table of tensors, alone or under 'model', but '{key}' is a {type(value).__name__}."
-            )
+            raise CheckpointError(f"{name} holds no table of tensors: '{key}' is a {type(value).__name__}.")
     return dict(table)
 
 
 def identify(state: Mapping[str, Tensor], sequence: Sequence | None = None) -> ModelSpec:
     """Find the published network whose tensors a state dict holds; depths and widths follow from the shapes.
 
-    Output channels whose meaning is not known get neutral labels.
-
-    Args:
-        state: From `read_checkpoint`, or of several files together.
-        sequence: Of a network of one sequence whose tensors do not show which.
-
-    Raises:
-        CheckpointError: No network that is known here, or its tensors are not complete.
+    CheckpointError where no network that is known here has them all.
     """
     found = (family.identify(state, sequence) for family in FAMILIES.values())
     spec = next((spec for spec in found if spec is not None), None)
@@ -167,9 +129,7 @@ def identify(state: Mapping[str, Tensor], sequence: Sequence | None = None) -> M
         raise CheckpointError(f"The file must hold a network of {known}, but holds {contents(state)}.")
     difference = mismatch(empty_network(spec).state_dict(), state)
     if difference:
-        raise CheckpointError(
-            f"The tensors must be those of {spec.title}, but {difference}. Get the file again from its source."
-        )
+        raise CheckpointError(f"The tensors are not those of {spec.title}: {difference}. Get the file again.")
     return spec
 
 
@@ -177,15 +137,9 @@ def identify(state: Mapping[str, Tensor], sequence: Sequence | None = None) -> M
 
 
 def shape_of(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    """The shape of a tensor that a network must have.
-
-    Raises:
-        CheckpointError: It is not there.
-    """
+    """The shape of a tensor that a network must have; CheckpointError where it is not there."""
     if name not in state:
-        raise CheckpointError(
-            f"The file must hold the tensor {name}, but lacks it: it is no complete network. Get it again."
-        )
+        raise CheckpointError(f"The file lacks the tensor {name}: it is no complete network. Get it again.")
     return tuple(state[name].shape)
 
 

@@ -1,8 +1,4 @@
-"""What pretext tasks with a dense head share, whatever the family: the network that learns, and what is kept of it.
-
-The network is the one that the family gives to a task of dense logits; its decoder is dropped afterwards. The contrast
-of tissues, by which both families can be pretrained, is here too.
-"""
+"""What pretext tasks with a dense head share, whatever the family: the network that learns, and what is kept of it."""
 
 from __future__ import annotations
 

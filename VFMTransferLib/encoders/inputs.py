@@ -1,9 +1,7 @@
 """How a case becomes a network's input: onto the network's grid, normalized, with its windows or slices chosen.
 
-The steps and their order are those that the networks were trained with (see each `ModelSpec`): axes nearest
-to Left, Posterior, Superior; the reference sequence's field of view at the network's spacing; every sequence
-there by position; intensities; then windows. `Prepared` records where everything lies, and decoding goes back by that
-record.
+The steps and their order are those that the networks were trained with: axes nearest to Left, Posterior, Superior; the
+reference sequence's field of view at the network's spacing; every sequence there by position; intensities; windows.
 """
 
 from __future__ import annotations
@@ -50,19 +48,18 @@ def prepare(
     Args:
         case: Each sequence on its own grid.
         spec, task: The network and its task, None of an encoder alone.
-        crop: Where the window lies if there is but one: `gland` around the gland's mask, `center` in the middle of
-            the image as published, `auto` around the gland where a mask is known, else in the middle.
+        crop: Where a single window lies: `gland`, `center` of the image, or `auto`: around the gland where it is known.
         gland: Mask of the prostate, any grid; before the case's own.
-        roi: Mask of a region of interest, any grid: the window lies around it, whatever `crop` is, and of windows
-            that segment the whole volume only those that reach it are kept.
-        region: `gland` where of what lies inside the gland, not of the gland itself, only the box around its mask, or
-            around `roi`, is asked for: there the output is the same, and elsewhere there is none. Else `whole`.
+        roi: Mask of a region of interest, any grid: the window lies around it, and of windows that segment the whole
+            volume only those that reach it are kept.
+        region: `gland` to look at the box around the gland's mask or `roi` alone, where the task marks what lies
+            inside.
         one_pass: Whether a network whose authors run it so sees the whole volume at once, and not by windows.
 
     Raises:
         MissingSequenceError: A sequence is lacking, or a mask that normalization or `crop` needs.
-        ImageError: A mask is empty or lies outside the image, an image holds values that are no finite numbers, or no
-            window meets the gland where `region` asks for it.
+        ImageError: A mask is empty or lies outside the image, an image holds no finite numbers, or no window meets the
+            gland where `region` asks for it.
     """
     if crop not in CROPS:
         raise ValueError(f"Crop must be one of {', '.join(CROPS)}, got '{crop}'.")
@@ -72,13 +69,17 @@ def prepare(
     is_limited = region == "gland" and marks_inside_gland(task)
     if mask is None and (needs_gland(spec, crop, roi) or (is_limited and roi is None)):
         raise MissingSequenceError(
-            f"Case '{case.id}' must come with a gland mask for {spec.title}, but has none. "
-            "Select one, or install a gland segmentation bundle."
+            f"Case '{case.id}' has no gland mask for {spec.title}. Select one, or install a gland segmentation bundle."
         )
     grid = network_grid(case, spec, task)
     bounds = None if roi is None else Bounds.from_mask(roi, grid)
     array = stack_sequences(place_on_grid(case, spec, task), spec.preprocess)
-    _require_finite(array, case, spec.preprocess)
+    for channel, sequence in zip(array, spec.preprocess.sequences, strict=True):
+        if not np.isfinite(channel).all():
+            raise ImageError(
+                f"{sequence} of case '{case.id}' holds NaN or infinity within the field of view. Replace these voxels, "
+                "or give another image."
+            )
     how = spec.preprocess.normalization
     if how not in NORMALIZATIONS:
         raise ValueError(f"Normalization must be one of {', '.join(NORMALIZATIONS)}, got '{how}'.")
@@ -87,10 +88,7 @@ def prepare(
     if mask is not None and (takes_gland_slices or how == ZSCORE_GLAND):
         inside = mask.resample_to(grid, "nearest").array > 0  # (D, H, W)
         if not inside.any():
-            raise ImageError(
-                f"The gland mask of case '{case.id}' must mark voxels inside the images, but marks none there. "
-                "Give a mask that was drawn on this study."
-            )
+            raise ImageError(f"The gland mask of case '{case.id}' marks nothing inside the images. Give another mask.")
     scales = normalize(array, how, inside)
     starts, patch, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds, one_pass)
     is_partial = spec.is_slice_based or spec.preprocess.whole_volume
@@ -106,9 +104,8 @@ def prepare(
         covered = covered_box(grid.shape, starts, patch)
         if not around.meets(*covered):
             raise ImageError(
-                f"What the network sees of case '{case.id}' must hold a part of the prostate, but the window in the "
-                "image's middle holds none. Center it on the prostate (--crop gland), or look at the whole "
-                "image (--region whole)."
+                f"The window in the middle of case '{case.id}' holds nothing of the prostate. Center it there "
+                "(--crop gland), or look at the whole image (--region whole)."
             )
         limit = around.widened([REGION_MARGIN_MM / step for step in reversed(grid.spacing_mm)], grid.shape)
         starts = tuple(start for start in starts if limit.meets(start, patch))
@@ -179,26 +176,17 @@ def place_on_grid(case: Case, spec: ModelSpec, task: TaskInput | None) -> Case:
     for sequence, volume in volumes.items():
         if not volume.array.any():
             raise GeometryError(
-                f"{sequence} of case '{case.id}' must show the region of {reference_sequence(case, spec, task)}, "
-                "but shows nothing there. Select images of one case."
+                f"{sequence} of case '{case.id}' shows nothing where {reference_sequence(case, spec, task)} lies. "
+                "Select images of one case."
             )
     gland = case.gland.resample_to(grid, "nearest") if case.gland is not None else None
     return Case(case.id, volumes, gland, case.notes)
 
 
 def stack_sequences(case: Case, spec: PreprocessSpec) -> np.ndarray:
-    """Stack the sequences that a network takes into channels, in the order that its weights expect.
+    """Stack a case's sequences, on one grid, into channels (C, D, H, W), float32, in the order that the weights expect.
 
-    Args:
-        case: Volumes already on one grid.
-        spec: `None` among its sequences is a channel of zeros.
-
-    Returns:
-        Array (C, D, H, W), float32, where C is `len(spec.sequences)`.
-
-    Raises:
-        MissingSequenceError: A sequence in `spec` is not in `case`.
-        GeometryError: The volumes lie on different grids.
+    A `None` among the sequences is a channel of zeros; errors as of `Case` and `require_same_grid`.
     """
     volumes = [case[sequence] for sequence in spec.images]
     for volume in volumes[1:]:
@@ -210,21 +198,10 @@ def stack_sequences(case: Case, spec: PreprocessSpec) -> np.ndarray:
     return array
 
 
-def _require_finite(array: np.ndarray, case: Case, spec: PreprocessSpec) -> None:
-    """ImageError where a channel holds NaN or infinity, which normalization would spread over all of it."""
-    for channel, sequence in zip(array, spec.sequences, strict=True):
-        if not np.isfinite(channel).all():
-            raise ImageError(
-                f"Case '{case.id}' must hold finite numbers, but {sequence} has NaN or infinity within the field of "
-                "view. Replace these voxels, or give another image."
-            )
-
-
 def normalize(array: np.ndarray, how: str, gland: np.ndarray | None = None) -> tuple[ZScore, ...]:
     """Normalize each channel of (C, D, H, W), in place and over the whole field of view, before any crop.
 
     Args:
-        array: The channels; one of zeros stays as it is.
         how: `PreprocessSpec.normalization`.
         gland: The gland's voxels (D, H, W), bool, where `how` needs them.
 
@@ -266,21 +243,14 @@ def _windows(
 
 
 def gland_center(gland: Volume, grid: Geometry) -> tuple[float, float, float]:
-    """Centroid of a gland mask as a continuous index (z, y, x) of `grid`.
-
-    Raises:
-        ImageError: The mask is empty, or its middle lies outside the grid.
-    """
+    """Centroid of a gland mask as a continuous index (z, y, x) of `grid`; ImageError where it is not inside."""
     voxels = np.argwhere(gland.array > 0)
     if len(voxels) == 0:
-        raise ImageError("The gland mask must mark at least one voxel, but is empty. Give another, or none.")
+        raise ImageError("The gland mask is empty. Give another, or none.")
     centroid_mm = gland.geometry.to_world(voxels.mean(axis=0)[::-1])
     x, y, z = (float(v) for v in grid.to_index(centroid_mm))
     if not all(-0.5 <= c <= n - 0.5 for c, n in zip((x, y, z), grid.size, strict=True)):
-        raise ImageError(
-            "The gland mask must lie inside the images, but its middle is outside of them. "
-            "Give a mask that was drawn on this study."
-        )
+        raise ImageError("The middle of the gland mask is outside of the images. Give a mask of this study.")
     return (z, y, x)
 
 
@@ -292,8 +262,7 @@ def gland_center(gland: Volume, grid: Geometry) -> tuple[float, float, float]:
 def neighbor_slices(z: int, depth: int) -> tuple[int, int, int]:
     """The three slices that a network sees for slice `z` of `depth`: that one in the middle.
 
-    At the ends the window moves inwards, so that the first two slices see the same three, and the last two too.
-    With one or two slices there are no three: the missing neighbor is the nearest slice again.
+    At the ends the window moves inwards. With one or two slices the missing neighbor is the nearest slice again.
     """
     if depth < NEIGHBORS:
         return (max(z - 1, 0), z, min(z + 1, depth - 1))
@@ -307,10 +276,7 @@ def slice_positions(z: int, depth: int) -> np.ndarray:
 
 
 def scale_slices(array: np.ndarray, size_px: int) -> np.ndarray:
-    """Slices (..., H, W) scaled to (..., size_px, size_px), bilinear, pixel edges aligned, no smoothing.
-
-    The same function as `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`.
-    """
+    """Slices (..., H, W) scaled to (..., size_px, size_px) as `F.interpolate(mode="bilinear")` does."""
     rows = _bilinear_matrix(array.shape[-2], size_px)
     columns = _bilinear_matrix(array.shape[-1], size_px)
     return np.ascontiguousarray(rows @ array.astype(np.float32) @ columns.T)
@@ -320,8 +286,7 @@ def scale_slices(array: np.ndarray, size_px: int) -> np.ndarray:
 def _bilinear_matrix(size_in: int, size_out: int) -> np.ndarray:
     """Matrix (size_out, size_in) whose rows weigh the two nearest of `size_in` samples.
 
-    Places are rounded to float32 once, as torch's fused multiply-add does; kept in float64 they would
-    differ by up to 2e-5 of a pixel.
+    Places are rounded to float32 once, as torch's fused multiply-add does.
     """
     step = np.float64(np.float32(size_in) / np.float32(size_out))
     place = np.maximum(((np.arange(size_out) + 0.5) * step - 0.5).astype(np.float32), 0)

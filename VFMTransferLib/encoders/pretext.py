@@ -36,11 +36,10 @@ class View:
     """What a pretext task is shown of a case.
 
     Attributes:
-        image: A crop (C, D, H, W), or of networks of slices one slice (S, 3, P, P) with its neighbors. Of a pretext
-            task with `needs_maps` the `TISSUE_MAPS` there: (7, D, H, W), of networks of slices (7, 3, P, P).
+        image: A crop (C, D, H, W), or of networks of slices one slice (S, 3, P, P) with its neighbors; with
+            `needs_maps` the `TISSUE_MAPS` there, (7, ...).
         position: Index of the slice and number of slices (2,); None of a crop.
-        tissues: Class of each pixel (H, W) of a slice or, at half the size, each voxel of a crop, where the pretext
-            task needs them.
+        tissues: Class of each pixel (H, W) or, at half the size, each voxel, where the pretext task needs them.
     """
 
     image: Tensor
@@ -54,15 +53,11 @@ class PretextTask(ABC):
 
     Attributes:
         spec: The network whose encoders are pretrained; a network of it is what pretraining writes.
-        name: As `--pretext` names it.
         version: Of what it learns; raised where samples or loss change, so that no checkpoint goes on with others.
         batch: Views a step, unless others are asked for.
         needs_tissues: Whether cases must come with masks of the prostate and of its lesions.
         needs_maps: Whether it is shown tissue maps instead of images, which only phantoms have.
-        limits: Setting → the least and the most that it may be.
-
-    Raises:
-        ValueError: A setting is outside of its limits.
+        limits: Setting → its minimum and maximum; ValueError outside of them.
     """
 
     spec: ModelSpec
@@ -110,13 +105,12 @@ def pretext_task(name: str, spec: ModelSpec | None = None, **settings: float) ->
     """A pretext task by its name.
 
     Args:
-        name: One of a family's `pretext_tasks`.
-        spec: The network; by default the demonstration's of the family whose default this task is or, where there is
-            none, of the first one that has it.
-        **settings: Values of the task's own fields; the others are as in the study.
+        spec: The network; by default the demonstration's of the family whose default this task is, else of the first
+            one that has it.
+        **settings: Values of the task's own fields.
 
     Raises:
-        ValueError: There is no such task, or it has no such setting, or one is outside of its limits or not whole.
+        ValueError: There is no such task or setting, or one is outside of its limits or not whole.
     """
     families = FAMILIES.values() if spec is None else [family_of(spec)]
     able = [family for family in families if name in family.pretext_tasks]

@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..core.terms import Sequence
+from ..layers.blocks import resize
 from .base import NEIGHBORS, ModelSpec, family_of
 from .dense_pretext import dense_network, with_encoders_of
 from .inputs import neighbor_slices
-from .layers import resize
 from .pretext import PretextTask, View
 
 OUTPUTS = ("t2", "pd", "adc", "capsule", "background", "peripheral", "transition")
@@ -109,14 +109,9 @@ class SyntheticTissues(PretextTask):
 class SyntheticContrast(SyntheticTissues):
     """Equal features of two random appearances at each place, other ones where the tissue is other.
 
-    InfoNCE (arXiv 1807.03748) over places, through a perceptron that is dropped afterwards. Places whose targets differ
-    by less than `likeness` are no negatives: two veins need not be told apart. That is ours.
-
-    Attributes:
-        places: Places a sample that are compared.
-        temperature: Of the softmax over cosines.
-        likeness: Mean difference of targets below which two places count as alike.
-        width: Channels that are compared.
+    InfoNCE (arXiv 1807.03748) over places, through a perceptron that is dropped afterwards. Places whose targets
+    differ by less than `likeness` are no negatives: two veins need not be told apart. `width` channels of `places` are
+    compared.
     """
 
     name = "synthetic-contrastive"

@@ -1,8 +1,7 @@
 """The tensors of networks by name: compared, and those of the encoders taken from one network into another.
 
-Within its encoder a tensor has a name of its own, whatever the head, so that pretraining's encoder is found in each
-task's network. ProFound has one encoder (`stages.0.0.norm.weight`); ProViCNet has one for each sequence, whose names
-begin with it (`t2w.backbone.norm.weight`).
+Within its encoder a tensor has a name of its own, whatever the head (`stages.0.0.norm.weight`); ProViCNet's begin with
+the sequence of the encoder (`t2w.backbone.norm.weight`).
 """
 
 from __future__ import annotations
@@ -46,10 +45,8 @@ def encoder_parameters(network: nn.Module, spec: ModelSpec) -> set[str]:
 def load_encoder(network: nn.Module, spec: ModelSpec, weights: Mapping[str, Tensor]) -> None:
     """Copy encoders' weights into a network, in place; its head stays as it is.
 
-    Of the weights, which `encoder_weights` gave, encoders of sequences that the network does not take are left out.
-
-    Raises:
-        CheckpointError: An encoder is lacking or differs; the message names sequences or tensors.
+    Encoders of sequences that the network does not take are left out. CheckpointError where an encoder is lacking or
+    differs.
     """
     encoder_of = family_of(spec).encoder_of
     wanted = encoder_weights(network.state_dict(), spec)
@@ -73,16 +70,7 @@ def load_encoder(network: nn.Module, spec: ModelSpec, weights: Mapping[str, Tens
 
 
 def pretrained_network(spec: ModelSpec, weights: Mapping[str, Tensor] | None, seed: int = 0) -> nn.Module:
-    """A network with pretrained encoders, or with random ones, in evaluation mode.
-
-    Args:
-        spec: The network.
-        weights: From `encoder_weights`; None leaves the encoders random.
-        seed: Of all that is not pretrained.
-
-    Raises:
-        CheckpointError: The weights do not fit.
-    """
+    """A network with pretrained encoders, or with random ones, in evaluation mode; `seed` is of all that is random."""
     torch.manual_seed(seed)
     network = build_network(spec)
     if weights is not None:

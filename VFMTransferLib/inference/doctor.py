@@ -355,7 +355,7 @@ def _probe_bfloat16() -> dict[str, Any]:
     import torch
     from torch import nn
 
-    from ..encoders.convolutions import accelerate
+    from ..layers.convolutions import accelerate
 
     device = torch.device(sys.argv[2])
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ from ..bundles.weights import load_network
 from ..core.errors import RuntimeUnavailableError
 from ..core.notes import Note
 from ..encoders.base import BOX, family_of
-from ..encoders.convolutions import accelerate
+from ..layers.convolutions import accelerate
 from .runtimes import Session
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -18,7 +18,7 @@ from ..core.terms import Sequence as MRSequence
 from ..core.volume import IntTriple, Volume
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.inputs import ZSCORE_NONZERO
-from ..encoders.layers import CLASS_WEIGHTS, resize, soft_dice_loss
+from ..layers.blocks import CLASS_WEIGHTS, resize, soft_dice_loss
 from ..metrics.agreement import SSIM_K1, SSIM_K2, SSIM_RADIUS_PX, SSIM_SIGMA_PX
 from . import task_of
 from .base import LabeledCase, Task

@@ -27,9 +27,9 @@ from ..core.result import Provenance, Result
 from ..core.terms import Arm, OnProgress
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec, family_of
-from ..encoders.convolutions import accelerate
 from ..encoders.weights import encoder_parameters, load_encoder
 from ..inference.windows import infer
+from ..layers.convolutions import accelerate
 from ..tasks import TASKS, Scores, score_case, score_results, task_of
 from ..tasks.base import DecodeOptions, LabeledCase, Method, NetworkOutput, finite
 from ..tasks.training import Objective, Sample, collate

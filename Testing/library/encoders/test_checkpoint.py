@@ -86,9 +86,9 @@ def test_the_sequence_may_be_stated_where_the_name_is_silent(tmp_path):
 def test_a_stated_sequence_that_contradicts_the_name_is_refused(tmp_path, four_files):
     path = provicnet_file(tmp_path / "T2_best.pth", tensors(SMALL_SPECS["provicnet-t2w"]))
     assert read_network([path], Sequence.T2W)[0].name == "provicnet-t2w"
-    with pytest.raises(CheckpointError, match="must be of adc, as was chosen, but is of t2w by its name"):
+    with pytest.raises(CheckpointError, match="t2w by its name"):
         read_network([path], Sequence.ADC)
-    with pytest.raises(CheckpointError, match="but there are 4, whose names state theirs"):
+    with pytest.raises(CheckpointError, match="no sequence"):
         read_network(four_files.values(), Sequence.ADC)
 
 
@@ -225,7 +225,7 @@ class Program:
 @pytest.mark.parametrize("key", ["args", "model"])
 def test_a_file_with_a_program_is_refused_and_nothing_runs(key, tmp_path):
     path = container(tmp_path / "evil.pth", {"a": torch.ones(2)}, **{key: Program(tmp_path / "ran")})
-    with pytest.raises(CheckpointError, match=r"evil\.pth must hold tensors only.*nothing in it was run"):
+    with pytest.raises(CheckpointError, match=r"evil\.pth.*nothing in it was run"):
         read_checkpoint(path)
     assert not (tmp_path / "ran").exists()
 
@@ -234,14 +234,14 @@ def test_a_file_with_a_program_is_refused_and_nothing_runs(key, tmp_path):
 def test_a_bare_pickle_with_a_program_is_refused(protocol, tmp_path):
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps({"a": Program(tmp_path / "ran")}, protocol))
-    with pytest.raises(CheckpointError, match="must hold tensors only"):
+    with pytest.raises(CheckpointError, match="refused|no PyTorch checkpoint"):
         read_checkpoint(path)
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_whole_pickled_network_is_refused(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "network.pth")
-    with pytest.raises(CheckpointError, match=r"Python objects \(torch.nn.modules.linear.Linear\)"):
+    with pytest.raises(CheckpointError, match="torch.nn.modules.linear.Linear"):
         read_checkpoint(tmp_path / "network.pth")
 
 
@@ -257,16 +257,16 @@ def test_a_truncated_file_is_named_as_such(kept, as_zip, tmp_path):
     torch.save({"a": torch.ones(5000)}, path, _use_new_zipfile_serialization=as_zip)
     content = path.read_bytes()
     path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
-    with pytest.raises(CheckpointError, match=r"cut.pth must be a PyTorch checkpoint, but is cut off"):
+    with pytest.raises(CheckpointError, match="cut.pth .* cut off"):
         read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty"),
+        (b"", "cut off"),
         (b"\n <!DOCTYPE html><html>Sign in</html>", "is a web page"),
-        (b"no checkpoint at all", "of another kind"),
+        (b"no checkpoint at all", "no PyTorch checkpoint"),
     ],
 )
 def test_other_files_are_told_apart(content, message, tmp_path):
@@ -276,15 +276,15 @@ def test_other_files_are_told_apart(content, message, tmp_path):
 
 
 def test_a_missing_file_is_an_error(tmp_path):
-    with pytest.raises(CheckpointError, match="there is no such file"):
+    with pytest.raises(CheckpointError, match="not a file"):
         read_checkpoint(tmp_path / "nowhere.pth")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([torch.ones(1)], "but holds a list"),
-        ({}, "but holds an empty one"),
+        ([torch.ones(1)], "no table"),
+        ({}, "no table"),
         ({"state": {"a": torch.ones(1)}}, "'state' is a dict"),
         ({"epoch": 3}, "'epoch' is a int"),
     ],
@@ -316,5 +316,5 @@ def test_missing_and_extra_tensors_are_named():
 
 def test_an_encoder_without_a_known_head_is_described():
     state = {n: t for n, t in small_network("profound-classifier").state_dict().items() if n != "head.0.weight"}
-    with pytest.raises(CheckpointError, match="beside the encoder it holds 8 tensors named head"):
+    with pytest.raises(CheckpointError, match="8 tensors named head"):
         identify(state)

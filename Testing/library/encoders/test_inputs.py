@@ -111,7 +111,7 @@ def test_a_voxel_that_is_no_number_is_refused_and_its_sequence_named(a_case, a_s
     array = a_case[Sequence.HBV].array.copy()
     array[5, 10, 12] = value
     broken = replace(a_case, volumes={**a_case.volumes, Sequence.HBV: a_case[Sequence.HBV].with_array(array)})
-    with pytest.raises(ImageError, match="'p001' must hold finite numbers, but hbv has NaN or infinity"):
+    with pytest.raises(ImageError, match="hbv of case .* NaN"):
         prepare(broken, a_spec)
 
 
@@ -251,7 +251,7 @@ def test_super_resolution_sees_twice_the_in_plane_matrix(a_case):
 def test_sequence_of_another_region_is_refused(a_case, a_spec):
     hbv = a_case[Sequence.HBV]
     elsewhere = replace(hbv, geometry=replace(hbv.geometry, origin_mm=(900.0, 0.0, 0.0)))
-    with pytest.raises(GeometryError, match="hbv of case 'p001' must show the region of t2w"):
+    with pytest.raises(GeometryError, match="hbv of case 'p001' shows nothing"):
         prepare(replace(a_case, volumes={**a_case.volumes, Sequence.HBV: elsewhere}), a_spec)
 
 
@@ -301,7 +301,7 @@ SEEN_ONLY_IN_THE_MIDDLE = (
 @pytest.mark.parametrize("spec", SEEN_ONLY_IN_THE_MIDDLE, ids=lambda spec: spec.name)
 def test_a_gland_that_the_middle_of_the_image_misses_is_refused_where_only_it_is_asked_for(a_case, spec):
     gland = a_gland(a_case, case_point(a_case, (5, 5, 4)))
-    with pytest.raises(ImageError, match=r"must hold a part of the prostate.*--crop gland.*--region whole"):
+    with pytest.raises(ImageError, match="--crop gland"):
         prepare(a_case, spec, crop="center", gland=gland, region="gland")
     assert CUT_GLAND_NOTE not in prepare(a_case, spec, crop="center", gland=gland).notes
 

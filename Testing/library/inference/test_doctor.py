@@ -22,10 +22,10 @@ from VFMTransferLib.core.machine import (
     without_folders,
     without_home,
 )
-from VFMTransferLib.encoders.convolutions import FastConv3d
 from VFMTransferLib.inference import doctor
 from VFMTransferLib.inference.doctor import clash, describe, inspect, require_bfloat16
 from VFMTransferLib.inference.doctor import probe as ask
+from VFMTransferLib.layers.convolutions import FastConv3d
 
 
 @pytest.fixture

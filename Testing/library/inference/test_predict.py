@@ -479,7 +479,7 @@ def test_of_slices_only_those_with_gland_are_run(a_case):
 
 
 def test_around_the_gland_requires_to_know_it(a_case, no_bundle_installed):
-    with pytest.raises(MissingSequenceError, match=r"must come with a gland mask.*--gland"):
+    with pytest.raises(MissingSequenceError, match="gland mask"):
         predict(a_case, a_bundle(LESIONS), region="gland", open_network=lambda _: FakeSession(as_is))
 
 

@@ -11,8 +11,8 @@ from torch import Generator, Tensor, nn
 
 from VFMTransferLib.core.terms import Sequence as ImageSequence
 from VFMTransferLib.encoders.base import EncoderFamily, HeadSpec, ModelSpec, PreprocessSpec, Size, TaskInput
-from VFMTransferLib.encoders.layers import resize
 from VFMTransferLib.encoders.pretext import PretextTask, View
+from VFMTransferLib.layers.blocks import resize
 
 CHANNELS = 3
 HEADS = {"dense": "dense", "classes": "classifier", "restoration": "restoration"}  # by what a task asks

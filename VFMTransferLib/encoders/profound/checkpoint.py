@@ -31,10 +31,7 @@ def is_sparse(state: Mapping[str, Tensor]) -> bool:
 def to_dense(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Take the encoder out of a pre-training checkpoint, as the tensors of `ConvNeXtV2`.
 
-    The mask token, the projection, the decoder and the prediction served pre-training and are left
-    out. Pre-training has no final norm; it starts as the identity, as it does for the authors.
-
-    The sparse names start with `encoder.`, the dense ones have no prefix.
+    What served pre-training is left out. It has no final norm; that starts as the identity, as it does for the authors.
     """
     dense = {}
     for name, tensor in state.items():
@@ -87,10 +84,8 @@ def identify(state: Mapping[str, Tensor]) -> ModelSpec | None:
     elif _UNETR in state:
         head = HeadSpec("unetr", shape_of(state, "decoder.out.conv.conv.weight")[0], shape_of(state, _UNETR)[0])
     else:
-        raise CheckpointError(
-            "The file must hold ProFound with a classifier, UPerNet or UNETR, but beside the encoder it holds "
-            f"{contents({name: tensor for name, tensor in state.items() if not name.startswith('encoder.')})}."
-        )
+        rest = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
+        raise CheckpointError(f"ProFound's head is no classifier, UPerNet or UNETR: {contents(rest)}.")
     # One output channel is lesions, more are anatomy.
     rows = [spec for spec in ProFoundFamily().published() if spec.head.kind == head.kind]
     row = next((spec for spec in rows if spec.head.out_channels == head.out_channels), rows[-1])

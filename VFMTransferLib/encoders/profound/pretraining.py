@@ -1,12 +1,8 @@
 """ProFound's pretext tasks: a masked autoencoder, without labels, and the contrast of tissues.
 
-The masked autoencoder is as the ProFound paper (arXiv 2603.03961) describes it, after masked autoencoders (arXiv
-2111.06377) and ConvNeXt V2 (arXiv 2301.00808): cubes of 16 voxels are hidden, the encoder sees the others only, and a
-decoder of one block predicts the hidden ones, each normalized by its own mean and deviation.
-
-The contrast of tissues is ProViCNet's (arXiv 2502.00366; see `provicnet/pretraining.py`) on crops instead of slices:
-cross-entropy and Dice over background, gland, indolent and clinically significant cancer by UPerNet, and the contrast
-of the second stage's places.
+The masked autoencoder is as the ProFound paper (arXiv 2603.03961) describes it, after arXiv 2111.06377 and 2301.00808:
+cubes of 16 voxels are hidden, the encoder sees the others only, and a decoder of one block predicts the hidden ones,
+each normalized by its own mean and deviation. The contrast of tissues is ProViCNet's (arXiv 2502.00366) on crops.
 """
 
 from __future__ import annotations
@@ -22,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from ...layers.blocks import ConvNeXtBlock, channels_last, resize, tissue_loss
+from ...layers.convolutions import accelerate
 from ..base import ModelSpec
-from ..convolutions import accelerate
 from ..dense_pretext import CONTRASTIVE_WEIGHT, contrastive_loss, dense_network, draw_patches, with_encoders_of
-from ..layers import ConvNeXtBlock, channels_last, resize, tissue_loss
 from ..pretext import HIDDEN, MOST_DROPPED, TISSUES, PretextTask, View
 from ..synthetic import SYNTHETIC
 from .network import SECOND, ConvNeXtV2, ProFoundUPerNet, build
@@ -150,11 +146,7 @@ class MaskedAutoencoder(nn.Module):
         nn.init.trunc_normal_(self.hidden_token, std=_INIT_STD)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """Predict every cube from the visible ones.
-
-        Args:
-            x: Images (B, C, D, H, W), sizes multiples of `CUBE`.
-            visible: (B, 1, D, H, W) / `CUBE`, 1 where a cube is visible, else 0.
+        """Predict every cube of images (B, C, D, H, W) from the visible ones, `visible` (B, 1, D, H, W) / `CUBE`.
 
         Returns:
             Normalized voxels (B, C' CUBE³, D, H, W) / `CUBE`, C' the channels that bear an image.
@@ -177,8 +169,8 @@ class MaskedAutoencoder(nn.Module):
 def visible_only(encoder: ConvNeXtV2, visible: Tensor) -> Iterator[None]:
     """Keep hidden places empty at every depth, so that nothing flows into or out of them; the weights stay.
 
-    A dense form of the sparse convolutions that the paper trains with: after each entry and each block, and before each
-    global response, places where `visible` (B, 1, d, h, w), of the last map's size, is not 1 are set to zero.
+    A dense form of the paper's sparse convolutions: after each entry and block, and before each global response, places
+    where `visible` (B, 1, d, h, w) is not 1 are set to zero.
     """
 
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:

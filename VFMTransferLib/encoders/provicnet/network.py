@@ -20,16 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...layers.blocks import NORM_EPS, resize
+from ...layers.image_heads import CostVolumeHead, SliceImageToImageHead, SliceUpsamplingHead
+from ...layers.transformer import Block, PatchEmbed
 from ..base import NEIGHBORS, ModelSpec
-from ..image_heads import CostVolumeHead, SliceImageToImageHead, SliceUpsamplingHead
-from ..layers import NORM_EPS, DropPath, resize
 from ..pretext import TISSUES
 from .spec import ViTSpec, encoder_prefixes
 
-_MLP_RATIO = 4
-# CaiT's value for up to 18 blocks (arXiv 2103.17239, section 2). At DINOv2's 1e-5 the blocks of a network that starts
-# from scratch stay silent for hundreds of steps.
-_LAYER_SCALE = 0.1
 _INIT_STD = 0.02
 _POSITION_TOKENS = 2
 _TOKENS_TO_OUTPUT = 8
@@ -39,86 +36,11 @@ _RARELY = 1e-3  # a probability, and a number of places, that count as none: in 
 _LITTLE = -1.25  # softplus of it is a quarter
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention over all tokens."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix the tokens x (B, N, C)."""
-        qkv = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv.unbind(0)  # each (B, heads, N, C / heads)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N, C)
-
-
-class LayerScale(nn.Module):
-    """One learned factor a channel on a residual branch."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.full((dim,), _LAYER_SCALE))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale the channels of x (..., C)."""
-        return x * self.gamma
-
-
-class Mlp(nn.Module):
-    """The perceptron of a block, the same for each token."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, _MLP_RATIO * dim)
-        self.fc2 = nn.Linear(_MLP_RATIO * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map each token of x (..., C)."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class Block(nn.Module):
-    """Pre-normalized transformer block with scaled residual branches."""
-
-    def __init__(self, dim: int, heads: int, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = Attention(dim, heads)
-        self.ls1 = LayerScale(dim)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim)
-        self.ls2 = LayerScale(dim)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine the tokens x (B, N, C)."""
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
-
-
-class PatchEmbed(nn.Module):
-    """One token for each square patch of the image."""
-
-    def __init__(self, in_channels: int, dim: int, patch_px: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_px, stride=patch_px)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Turn x (B, C, H, W) into tokens (B, N, dim), row by row."""
-        return self.proj(x).flatten(2).transpose(1, 2)
-
-
 class VisionTransformer(nn.Module):
     """Backbone: an image and further tokens become normalized tokens.
 
-    Args:
-        spec: Sizes. `image_px` fixes the number of patches; the stored position embedding is the one
-            of `pretrained_image_px` and is scaled on the way.
-        drop_path: Stochastic depth of the last block; it rises linearly from 0 at the first.
+    `image_px` fixes the number of patches; the stored position embedding is the one of `pretrained_image_px` and is
+    scaled on the way.
     """
 
     def __init__(self, spec: ViTSpec, drop_path: float = 0.0) -> None:
@@ -144,11 +66,7 @@ class VisionTransformer(nn.Module):
             nn.init.trunc_normal_(token, std=_INIT_STD)
 
     def forward(self, x: Tensor, extra: Tensor) -> Tensor:
-        """Encode an image.
-
-        Args:
-            x: (B, C, image_px, image_px).
-            extra: Tokens (B, E, dim) that join without a position embedding.
+        """Encode x (B, C, image_px, image_px) with tokens (B, E, dim) that join without a position embedding.
 
         Returns:
             Normalized tokens (B, 1 + registers + E + patches, dim): cls, registers, extra, patches.
@@ -172,8 +90,7 @@ class VisionTransformer(nn.Module):
 def _bicubic_matrix(stored: int, wanted: int) -> Tensor:
     """Matrix (wanted, stored) that scales one axis as PyTorch's bicubic interpolation with antialias.
 
-    The filter is separable and linear, so its response to unit vectors is all of it. ONNX has no
-    operator that reproduces it, but a matrix product exports anywhere.
+    The filter is separable and linear; ONNX has no operator that reproduces it, but a matrix product exports anywhere.
     """
     # The device is stated because the network may be built on the meta device.
     units = torch.eye(stored, device="cpu")[None, None]
@@ -208,14 +125,7 @@ class ConvolutionHead(nn.Module):
 
 
 class FusionHead(nn.Module):
-    """Joins the three sequences after their first doubling.
-
-    Args:
-        channels: Channels of a token.
-        width: Channels of each stream, and of the joined map.
-        out_channels: Channels of the logits.
-        side: Patches along each side of the image.
-    """
+    """Joins the three sequences, `width` channels each, after their first doubling; `side` patches along the image."""
 
     def __init__(self, channels: int, width: int, out_channels: int, side: int) -> None:
         super().__init__()
@@ -230,11 +140,7 @@ class FusionHead(nn.Module):
         )
 
     def forward(self, t2w: Tensor, adc: Tensor, dwi: Tensor) -> Tensor:
-        """Fuse the patch tokens of the three sequences, each (B, side * side, channels).
-
-        Returns:
-            Logits (B, out, 8 * side, 8 * side).
-        """
+        """Fuse the patch tokens (B, side * side, channels) of three sequences to logits (B, out, 8 side, 8 side)."""
         streams = ((self.Stream_T2W, t2w), (self.Stream_ADC, adc), (self.Stream_DWI, dwi))
         joined = torch.cat([stream(token_grid(tokens, self.side)) for stream, tokens in streams], dim=1)
         return self.FusionSegmentation(joined)

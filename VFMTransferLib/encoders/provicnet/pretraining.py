@@ -1,14 +1,11 @@
 """ProViCNet's pretext tasks: telling patches of tissue apart, and a masked autoencoder.
 
-The contrast of tissues is as the ProViCNet paper (arXiv 2502.00366) describes its training: cross-entropy and Dice over
-background, gland, indolent and clinically significant cancer, and beside them a contrastive loss of patch tokens by
-cosine similarity with a margin. The three sequences' networks learn together with their fusion. What is ours: patches
-take the class that most of their pixels have, pairs are drawn evenly from the classes in a batch, and all weights learn
-at one rate, since there is no DINOv2 start here whose backbone would have to be spared.
+The contrast of tissues is as the ProViCNet paper (arXiv 2502.00366) describes its training: cross-entropy and Dice, and
+a contrastive loss of patch tokens with a margin; the sequences' networks learn together with their fusion. Defined
+here: patches take the class that most of their pixels have, and pairs are drawn evenly from the classes in a batch.
 
-The masked autoencoder is that of SimMIM (arXiv 2111.09886), which suits a transformer whose tokens all stay: the token
-of a hidden patch is the mask token, and one linear layer gives its pixels, each patch normalized by its own mean and
-deviation (arXiv 2111.06377). Each sequence's encoder learns alone.
+The masked autoencoder is that of SimMIM (arXiv 2111.09886): the token of a hidden patch is the mask token, and one
+linear layer gives its pixels, each patch normalized by its own mean and deviation. Each encoder learns alone.
 """
 
 from __future__ import annotations
@@ -24,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from ...layers.blocks import resize, tissue_loss
 from ..base import ModelSpec
 from ..dense_pretext import CONTRASTIVE_WEIGHT, contrastive_loss, draw_patches
-from ..layers import resize, tissue_loss
 from ..pretext import HIDDEN, MOST_DROPPED, PretextTask, View
 from ..synthetic import SYNTHETIC
 from .network import ProViCNetEncoders, ProViCNetFusion, SliceEncoder, own_slice

@@ -14,7 +14,7 @@ from ...core.placement import Prepared
 from ...core.terms import Label
 from ...core.volume import Volume
 from ...encoders.base import ModelSpec
-from ...encoders.layers import soft_dice_loss
+from ...layers.blocks import soft_dice_loss
 from ..base import LabeledCase
 from ..segmentation import soft_mask
 from ..training import UNKNOWN, Batch, TaskTraining

@@ -15,8 +15,8 @@ from torch import Tensor
 from ...core.placement import Prepared, most_severe
 from ...core.terms import Label
 from ...encoders.base import ModelSpec
-from ...encoders.layers import tissue_loss
 from ...encoders.pretext import TISSUES
+from ...layers.blocks import tissue_loss
 from ..base import LabeledCase
 from ..lesions import class_map
 from ..training import AUXILIARY_WEIGHT, UNKNOWN, Batch, TaskTraining, stacked

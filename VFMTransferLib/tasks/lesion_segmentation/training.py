@@ -11,7 +11,7 @@ from ...core.placement import Prepared
 from ...core.terms import Label
 from ...core.volume import Volume
 from ...encoders.base import ModelSpec
-from ...encoders.layers import tissue_loss
+from ...layers.blocks import tissue_loss
 from ..base import LabeledCase
 from ..lesions import class_map
 from ..training import Batch, TaskTraining, lesion_loss, stacked

@@ -14,7 +14,8 @@ from torch import nn
 
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.inputs import neighbor_slices, slice_positions
-from VFMTransferLib.encoders.provicnet.network import Attention, VisionTransformer, own_slice
+from VFMTransferLib.encoders.provicnet.network import VisionTransformer, own_slice
+from VFMTransferLib.layers.transformer import Attention
 
 
 @pytest.mark.parametrize(("z", "count", "channel"), [(0, 9, 0), (1, 9, 1), (7, 9, 1), (8, 9, 2), (0, 1, 0), (1, 2, 2)])

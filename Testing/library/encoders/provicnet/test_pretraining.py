@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Generator, nn
 
-from VFMTransferLib.encoders.layers import tissue_loss
 from VFMTransferLib.encoders.provicnet.pretraining import contrastive_loss, draw_patches, patch_classes
+from VFMTransferLib.layers.blocks import tissue_loss
 
 
 def test_a_patch_is_what_most_of_it_is():

@@ -10,11 +10,11 @@ from torch import Generator
 
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders import build_network
-from VFMTransferLib.encoders.layers import tissue_loss
 from VFMTransferLib.encoders.pretext import TISSUES
 from VFMTransferLib.encoders.provicnet.network import OrderedClasses
 from VFMTransferLib.inference.windows import infer
 from VFMTransferLib.io import write_volume
+from VFMTransferLib.layers.blocks import tissue_loss
 from VFMTransferLib.metrics.classification import auroc
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.training import AUXILIARY_WEIGHT, Batch, Objective, collate

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import resize
+from .blocks import resize
 
 _BLOCK = 4  # pixels of a block
 _FINE = 3

@@ -8,7 +8,11 @@ import torch.nn.functional as F
 from networks import noise
 from torch import nn
 
-from VFMTransferLib.encoders.convolutions import (
+from VFMTransferLib.layers.blocks import (
+    ConvModule,
+    resize,
+)
+from VFMTransferLib.layers.convolutions import (
     Doubled,
     FastConv3d,
     FastDepthwiseConv3d,
@@ -18,10 +22,6 @@ from VFMTransferLib.encoders.convolutions import (
     SliceConv3d,
     accelerate,
     convolve_by_slices,
-)
-from VFMTransferLib.encoders.layers import (
-    ConvModule,
-    resize,
 )
 
 EXACT = {"rtol": 1e-4, "atol": 1e-5}

@@ -11,7 +11,7 @@ from scipy.ndimage import correlate, map_coordinates
 from scipy.special import erf
 from torch import nn
 
-from VFMTransferLib.encoders.layers import (
+from VFMTransferLib.layers.blocks import (
     GRN,
     AdaptiveAveragePool,
     ConvModule,

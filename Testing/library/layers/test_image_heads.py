@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from VFMTransferLib.encoders.image_heads import CostVolumeHead, fold_blocks, unfold_blocks
+from VFMTransferLib.layers.image_heads import CostVolumeHead, fold_blocks, unfold_blocks
 
 
 def test_blocks_of_a_slice_become_channels_and_pixels_again():

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import ConvModule
+from .blocks import ConvModule
 
 _TAPS = 3  # of a kernel along each axis
 # Of more channels the kernel of a doubling with a convolution, in * out * 64 numbers, takes more than it saves. PyTorch
