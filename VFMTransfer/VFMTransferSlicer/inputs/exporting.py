@@ -18,7 +18,8 @@ import vtk
 from slicer.util import arrayFromVTKMatrix
 from vtk.util.numpy_support import vtk_to_numpy
 
-from VFMTransferLib.core.errors import GeometryError, ImageError, OutputError
+from VFMTransferLib.core.errors import GeometryError, ImageError
+from VFMTransferLib.core.files import writing
 from VFMTransferLib.core.terms import LABEL_TERMS, Label
 from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.tasks import task_of
@@ -166,13 +167,7 @@ def exportVolume(node: slicer.vtkMRMLScalarVolumeNode, folder: Path, name: str) 
         components = image.GetNumberOfScalarComponents()
         raise ImageError(f"Volume '{node.GetName()}' must hold one value a voxel, but holds {components}.")
     grid = gridInWorld(node)
-    try:
-        np.save(folder / f"{name}.npy", slicer.util.arrayFromVolume(node))  # (D, H, W)
-    except OSError as error:
-        raise OutputError(
-            f"Volume '{node.GetName()}' cannot be written into the temporary folder: {error.strerror or error}. "
-            "Free some space on its disk."
-        ) from error
+    saveArray(slicer.util.arrayFromVolume(node), folder / f"{name}.npy")  # (D, H, W)
     return ImageFile(f"{name}.npy", grid)
 
 
@@ -395,13 +390,8 @@ def saveArray(array: np.ndarray, path: Path) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    try:
+    with writing(path):
         np.save(path, np.ascontiguousarray(array))
-    except OSError as error:
-        raise OutputError(
-            f"An image cannot be written into the temporary folder: {error.strerror or error}. "
-            "Free some space on its disk."
-        ) from error
 
 
 def writeExported(exported: Exported, folder: Path) -> Path:
@@ -411,11 +401,6 @@ def writeExported(exported: Exported, folder: Path) -> Path:
         OutputError: It cannot be written.
     """
     path = folder / EXPORTED
-    try:
+    with writing(path):
         path.write_text(json.dumps(asdict(exported)), "utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"The list of images cannot be written into the temporary folder: {error.strerror or error}. "
-            "Free some space on its disk."
-        ) from error
     return path
