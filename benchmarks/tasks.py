@@ -73,7 +73,7 @@ def _seconds(case: Case, bundle: Bundle, networks: LoadedNetworks) -> dict[str, 
         return networks.open(wanted, runtime="onnx", device="cpu")
 
     options = Options(runtime="onnx", device="cpu")
-    result = CasePredictor(case, options, open_network, networks.findings).predict(bundle, on_progress)
+    result = CasePredictor(case, options, open_network, networks.case_cache).predict(bundle, on_progress)
     on_progress("write", 0.0)
     with TemporaryDirectory() as folder:
         save_result(result, Path(folder) / "out")

@@ -41,7 +41,6 @@ REPORT = {
     "models": {"folder": "/home/doe/models", "free_disk_gb": 20.0, "shipped": ["a"], "own": [], "broken": {}},
     "default": {"runtime": "onnx", "device": "cpu"},
     "problems": [],
-    "advice": [],
 }
 NOTHING = {"error": "not installed; run: python -m pip install onnxruntime"}
 

@@ -21,7 +21,6 @@ from ..core.errors import BatchError, BundleError, DatasetError, OutputError
 from ..core.files import name_on_disk, plain_text, writing
 from ..core.machine import memory_bytes
 from ..core.options import Options
-from ..inference.findings import Findings, findings_folder
 from ..inference.predict import DEFAULT, memory_checked, require_task
 from ..inference.runtimes import LoadedNetworks
 from .cases import SUMMARY, BatchCase, Row, read_summary, write_summary
@@ -93,7 +92,7 @@ def run_batch(
         OutputError: The output cannot be written, or is something else.
     """
     cases = plan_cases(Path(cases_folder), Path(output), bundles, task, options)
-    loaded = networks or LoadedNetworks(memory_bytes() // 2, findings=Findings(folder=findings_folder()))
+    loaded = networks or LoadedNetworks(memory_bytes() // 2)
     rows = {case.name: case.rows() for case in cases}
     write_summary(rows, Path(output))
     # So that a network that cannot run here is known before hours of work.

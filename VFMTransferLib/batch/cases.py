@@ -250,7 +250,7 @@ class BatchCase:
             compares = self.is_pair and len(fitting) == len(self.bundles)
             # The voxels of both arms are compared, so that of a pair the one that is there runs again.
             to_run = fitting if compares else [bundle for bundle in fitting if bundle in missing]
-            predictor = CasePredictor(case, self.options, partial(self.open, networks=networks), networks.findings)
+            predictor = CasePredictor(case, self.options, partial(self.open, networks=networks), networks.case_cache)
             kept: list[Result] = []
             for bundle in to_run:
                 arm = self.bundles.index(bundle)

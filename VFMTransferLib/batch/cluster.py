@@ -20,7 +20,6 @@ from ..core.errors import ClusterError
 from ..core.machine import available_bytes, memory_bytes
 from ..core.options import Options
 from ..encoders.base import family_of
-from ..inference.findings import Findings, findings_folder
 from ..inference.predict import DEFAULT, GIB, memory_checked
 from ..inference.runtimes import LoadedNetworks
 from .batch import CaseOutcome, CaseReport, plan_cases, write_summary_or_wait
@@ -129,7 +128,7 @@ def _finished(client: Client, cases: Sequence[BatchCase]) -> Iterable[tuple[Batc
 @functools.cache
 def _networks() -> LoadedNetworks:
     """The networks that this worker keeps loaded."""
-    return LoadedNetworks(memory_bytes() // _SHARE_OF_MEMORY, findings=Findings(folder=findings_folder()))
+    return LoadedNetworks(memory_bytes() // _SHARE_OF_MEMORY)
 
 
 def _work(case: BatchCase) -> dict[str, str]:

@@ -169,11 +169,6 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
 def add_doctor(commands: Commands) -> None:
     summary = "Show what this machine has, what would run where, and why not"
     parser = add_command(commands, "doctor", summary, run_doctor)
-    parser.add_argument(
-        "--benchmark",
-        action="store_true",
-        help="time the shipped networks on each device, so that the fastest is taken from now on",
-    )
     add_json(parser)
 
 
@@ -182,10 +177,4 @@ def run_doctor(args: argparse.Namespace) -> None:
 
     report = doctor.inspect()
     lines = [doctor.describe(report)]
-    if args.benchmark:
-        report["benchmark"] = doctor.benchmark()
-        lines += ["", "Seconds of one window"]
-        for row in report["benchmark"]:
-            times = ", ".join(f"{device} {seconds:.3f}" for device, seconds in row["seconds"].items())
-            lines.append(f"  {row['bundle']}: {times}")
     print_answer(args, report, lines)

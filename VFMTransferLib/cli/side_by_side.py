@@ -31,7 +31,7 @@ from ..evaluation.comparison import (
 )
 from ..evaluation.measures import KINDS, quantity_title
 from ..evaluation.outputs import Reference, checked_references, place
-from ..inference.findings import Findings, findings_folder
+from ..inference.case_cache import CaseCache
 from ..inference.predict import DEFAULT, CasePredictor, needed_sequences, require_fit
 from ..io import output_folder, read_mask, read_volume
 from ..io.cases import read_case_for
@@ -99,7 +99,7 @@ def _compared(
     """Each case's comparison and page, one at a time, so that one case is in memory."""
     options = predict_options(args)
     paths = args.cases or [None]
-    findings = Findings(folder=findings_folder()) if len(paths) > 1 else None  # as batches keep them
+    case_cache = CaseCache() if len(paths) > 1 else None  # as batches keep them
     references = args.references or [None] * len(paths)
     if len(paths) > 1:
         path_of: dict[str, Path | None] = {}
@@ -127,7 +127,7 @@ def _compared(
                 options=options,
                 on_progress=on_part,
                 with_dicom=args.dicom,
-                findings=findings,
+                case_cache=case_cache,
             )
         yield compared
 
@@ -199,7 +199,7 @@ def run_side_by_side(
     options: Options = DEFAULT,
     on_progress: OnProgress | None = None,
     with_dicom: bool = False,
-    findings: Findings | None = None,
+    case_cache: CaseCache | None = None,
 ) -> tuple[Comparison, Path]:
     """Run both networks, compare them, and write the report with each network's own files in `a/` and `b/`.
 
@@ -208,7 +208,7 @@ def run_side_by_side(
         reference: The truth, where it is known; with `reference_labels` as `compare` takes it.
         options: How networks are run. Inside a region of interest only, a reference that is a label map counts too.
         with_dicom: Also write each network's results as DICOM.
-        findings: Keeps what was found about cases, such as the gland; by default for this case alone.
+        case_cache: Keeps what was made of cases, such as the gland; by default for this case alone.
 
     Returns:
         The comparison and the report's page.
@@ -219,7 +219,7 @@ def run_side_by_side(
         require_dicom_out(case, str(pair[0].spec.task))
     if isinstance(reference, Volume) and task_of(pair[0].spec).output == "segmentation":
         case, reference = within_roi(case, reference)
-    predictor = CasePredictor(case, options, findings=findings)
+    predictor = CasePredictor(case, options, cache=case_cache)
     report = on_progress or (lambda stage, fraction: None)
     a = predictor.predict(pair[0], lambda stage, fraction: report(stage, fraction / 2))
     b = predictor.predict(pair[1], lambda stage, fraction: report(stage, (1 + fraction) / 2))

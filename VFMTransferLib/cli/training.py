@@ -387,12 +387,8 @@ def require_recipe_alone(args: argparse.Namespace, *stated: str) -> None:
 
 def distributed_context(args: argparse.Namespace, on_progress: OnProgress) -> DistributedContext:
     """This process's share of a training, by the options of `add_training`, with the other processes started."""
-    from ..inference.doctor import require_bfloat16
-    from ..training.distributed import join_processes, training_device
+    from ..training.distributed import join_processes
 
-    device = training_device(args.devices, args.accelerator)
-    if args.precision == "bfloat16":
-        on_progress(require_bfloat16(device), 0.0)
     return join_processes(args.devices, args.accelerator, args.accumulate)
 
 

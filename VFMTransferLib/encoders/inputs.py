@@ -6,7 +6,6 @@ reference sequence's field of view at the network's spacing; every sequence ther
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import numpy as np
@@ -122,15 +121,6 @@ def prepare(
         limit=limit,
         notes=notes,
     )
-
-
-def one_pass_bytes(case: Case, spec: ModelSpec, task: TaskInput | None) -> int:
-    """About the memory that one pass over the whole volume takes; 0 of a network that takes windows."""
-    family = family_of(spec)
-    how = family.one_pass(spec)
-    if how is None:
-        return 0
-    return round(family.bytes_a_voxel(spec) * math.prod(how.padded(network_grid(case, spec, task).shape)))
 
 
 def marks_inside_gland(task: TaskInput | None) -> bool:

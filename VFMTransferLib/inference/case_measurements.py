@@ -15,7 +15,7 @@ from ..core.volume import Volume, share_within
 from ..radiology.gland import GlandFrame, measure_gland
 from ..radiology.lesions import is_cut_off, measure_lesions
 from ..radiology.quality import measure_diffusion, measure_t2w
-from .findings import Findings, content_sha256
+from .case_cache import CaseCache, content_sha256
 
 NO_DENSITY_NOTE = Note(
     "no-density", "PSA density was not computed, since no mask of the prostate is known. Provide a mask of the gland."
@@ -47,16 +47,14 @@ class CaseMeasurements:
     """Measures one case and results on it; the case stays as it is.
 
     Args:
-        images: Sequence → checksum of its image, by which `findings` keeps what was measured of images.
+        images: Sequence → checksum of its image, by which `cache` keeps what was measured of images.
         psa_ng_ml: Prostate-specific antigen, for its density.
     """
 
-    def __init__(
-        self, case: Case, images: Mapping[str, str | None], findings: Findings, psa_ng_ml: float | None
-    ) -> None:
+    def __init__(self, case: Case, images: Mapping[str, str | None], cache: CaseCache, psa_ng_ml: float | None) -> None:
         self.case = case
         self._images = images
-        self._findings = findings
+        self._cache = cache
         self._psa_ng_ml = psa_ng_ml
 
     def add_to(self, result: Result, known: KnownGland) -> Result:
@@ -110,8 +108,8 @@ class CaseMeasurements:
         of_t2w = ("quality of t2w", self._images.get(Sequence.T2W), acquisitions.get(Sequence.T2W), mask)
         of_diffusion = ("quality of diffusion", tuple(self._images.items()), tuple(acquisitions.items()), mask)
         return (
-            *self._findings.recall(of_t2w, lambda: tuple(measure_t2w(self.case, gland))),
-            *self._findings.recall(of_diffusion, lambda: tuple(measure_diffusion(self.case, gland))),
+            *self._cache.recall(of_t2w, lambda: tuple(measure_t2w(self.case, gland))),
+            *self._cache.recall(of_diffusion, lambda: tuple(measure_diffusion(self.case, gland))),
         )
 
 

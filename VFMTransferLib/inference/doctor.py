@@ -5,10 +5,6 @@ What a runtime can use is tried in a child process, since a broken driver can en
     python -m VFMTransferLib.inference.doctor onnx|torch
 
 prints one JSON line: version, and device → reason why not (empty where it works).
-
-    python -m VFMTransferLib.inference.doctor bfloat16 cpu|cuda
-
-takes a training step in that precision: on some processors it ends a process.
 """
 
 from __future__ import annotations
@@ -24,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from ..core import __version__
-from ..core.errors import BundleError, RuntimeUnavailableError
 from ..core.machine import (
     describe_machine,
     describe_site_packages,
@@ -58,9 +53,7 @@ _RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 # CoreML is left out here: it is the default for networks of slices only.
 _DEVICE_ORDER = {"onnx": ("cuda", "openvino", "cpu"), "torch": ("cuda", "mps", "cpu")}
 
-_MAX_GRADIENT_ERROR = 0.1  # of a gradient in bfloat16, as a part of that in float32; found: .01
-# PyTorch and a training step take their time on a busy machine, where a refusal would end a study.
-_TIMEOUTS_S = {"onnx": 60, "torch": 60, "bfloat16": 300}
+_TIMEOUT_S = 60
 # y = x + x, for one float: the smallest graph that makes a provider start (ONNX opset 17).
 _GRAPH = "CAgSADo5Cg4KAXgKAXgSAXkiA0FkZBIFcHJvYmVaDwoBeBIKCggIARIECgIIAWIPCgF5EgoKCAgBEgQKAggBQgQKABAR"
 
@@ -72,8 +65,8 @@ def inspect() -> dict[str, Any]:
         What there is, fit for JSON: `vfm_transfer`, `python`, `machine`, `site_packages` (where pip puts packages),
         `packages` (name → version or None), `half_installed` (modules without a whole package), `runtimes` (for
         `onnx` and `torch`: version, devices with the reason why not, or an error), `models` (folder, empty where no
-        home is known, free disk, names), `default` (runtime and device where none is named), `problems` (sentences on
-        what to do) and `advice` (on what would be faster).
+        home is known, free disk, names), `default` (runtime and device where none is named) and `problems` (sentences
+        on what to do).
         No path holds the user's name.
     """
     packages = {name: version_of(name) for name in _PACKAGES}
@@ -102,7 +95,6 @@ def inspect() -> dict[str, Any]:
             *(f"{module} is half installed: remove what is left of it, and install it again." for module in halves),
             *_problems(packages, machine, runtimes, models),
         ],
-        "advice": _advice(packages, machine),
     }
 
 
@@ -138,32 +130,7 @@ def describe(report: dict[str, Any]) -> str:
     ]
     problems = report["problems"]
     lines += ["To fix", *(f"  - {problem}" for problem in problems)] if problems else ["Nothing to fix."]
-    return "\n".join([*lines, *(f"  {sentence}" for sentence in report["advice"])])
-
-
-def benchmark() -> list[dict[str, Any]]:
-    """Time one window of each task's shipped network on each device; `auto` takes the fastest from now on.
-
-    Returns:
-        For each network `bundle`, `task` and `seconds` (device → median of three); no device that does not start.
-    """
-    import onnxruntime
-
-    from ..bundles.catalog import default_pair
-    from ..tasks import TASKS
-    from .measured import measure_devices
-    from .onnx_runtime import AUTO_ORDER, open_onnx
-
-    version = f"onnxruntime {onnxruntime.__version__}"
-    rows = []
-    for task in TASKS:
-        try:
-            bundle, _ = default_pair(task)
-        except BundleError:
-            continue
-        seconds = measure_devices(bundle, AUTO_ORDER, lambda device: open_onnx(bundle, device, "auto", ()).run, version)  # noqa: B023
-        rows.append({"bundle": bundle.name, "task": task, "seconds": seconds})
-    return rows
+    return "\n".join(lines)
 
 
 def clash(packages: dict[str, str | None]) -> str:
@@ -205,17 +172,6 @@ def _inspect_models() -> dict[str, Any]:
     }
 
 
-def _advice(packages: dict[str, str | None], machine: dict[str, Any]) -> list[str]:
-    """What would make networks faster here."""
-    takes_openvino = machine["system"].startswith("Linux") and machine["architecture"] in ("x86_64", "AMD64")
-    if not packages["onnxruntime"] or machine["nvidia_gpus"] or not takes_openvino:
-        return []
-    return [
-        "On most processors of Intel and AMD networks run faster with OpenVINO (docs/performance.md): python -m pip "
-        "uninstall -y onnxruntime && python -m pip install onnxruntime-openvino, then vfm-transfer doctor --benchmark."
-    ]
-
-
 def _problems(
     packages: dict[str, str | None], machine: dict[str, Any], runtimes: dict[str, Any], models: dict[str, Any]
 ) -> list[str]:
@@ -242,53 +198,23 @@ def probe(runtime: str) -> dict[str, Any]:
     try:
         done = _ask(runtime)
     except subprocess.TimeoutExpired:
-        return {"error": f"loading it took more than {_TIMEOUTS_S[runtime]} s."}
+        return {"error": f"loading it took more than {_TIMEOUT_S} s."}
     lines = done.stdout.strip().splitlines()
     if done.returncode == 0 and lines:
         return json.loads(lines[-1])
     return {"error": f"{_last_words(done)}."}
 
 
-def require_bfloat16(device: str) -> str:
-    """Take a small training step in bfloat16 in a child process.
-
-    Args:
-        device: `cpu` or `cuda`.
-
-    Returns:
-        A sentence that it works.
-
-    Raises:
-        RuntimeUnavailableError: It does not; the message states what happened.
-    """
-    reason = why_no_bfloat16(device)
-    if reason:
-        raise RuntimeUnavailableError(
-            f"Precision bfloat16 must work on this machine's {device}, but a training step in a child process failed: "
-            f"{reason}. Choose --precision float32."
-        )
-    return f"Precision bfloat16 works on this machine's {device}: a child process has taken a training step in it."
-
-
-def why_no_bfloat16(device: str) -> str:
-    """Why a child process could take no training step in bfloat16 on `cpu` or `cuda`; empty where it could."""
-    try:
-        done = _ask("bfloat16", device)
-    except subprocess.TimeoutExpired:
-        return f"it took more than {_TIMEOUTS_S['bfloat16']} s"
-    return "" if done.returncode == 0 else _last_words(done)
-
-
-def _ask(*question: str) -> subprocess.CompletedProcess:
+def _ask(runtime: str) -> subprocess.CompletedProcess:
     """Run this file in a child process."""
-    command = [sys.executable, "-P", "-m", f"{__package__}.doctor", *question]
+    command = [sys.executable, "-P", "-m", f"{__package__}.doctor", runtime]
     package_parent = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH", ""))))
     return subprocess.run(
         command,
         capture_output=True,
         text=True,
-        timeout=_TIMEOUTS_S[question[0]],
+        timeout=_TIMEOUT_S,
         env={**os.environ, "PYTHONPATH": path},
     )
 
@@ -346,38 +272,5 @@ def _probe_torch() -> dict[str, Any]:
     }
 
 
-def _probe_bfloat16() -> dict[str, Any]:
-    """One step of a network that holds the kinds of layers of both families, beside the same step in float32.
-
-    Raises:
-        ArithmeticError: A gradient is no number, or another one than in float32.
-    """
-    import torch
-    from torch import nn
-
-    from ..layers.convolutions import accelerate
-
-    device = torch.device(sys.argv[2])
-    torch.manual_seed(0)
-    depthwise, mixed = nn.Conv3d(8, 8, 7, padding=3, groups=8), nn.Conv3d(8, 8, 3, padding=1)
-    shallow = nn.Sequential(nn.AvgPool3d((4, 1, 1)), nn.Conv3d(8, 8, 3, padding=1))  # where kernels are deeper
-    layers = depthwise, mixed, shallow, nn.GELU(), nn.Flatten(2), nn.LayerNorm(128), nn.Linear(128, 16)
-    network, image = accelerate(nn.Sequential(*layers)).to(device), torch.randn(2, 8, 8, 8, 8, device=device)
-
-    def gradients(in_bfloat16: bool) -> list[torch.Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
-            output = network(image)  # (2, 8, 16)
-            output = nn.functional.scaled_dot_product_attention(*output.tensor_split(1) * 3)
-        return list(torch.autograd.grad(output.float().square().mean(), list(network.parameters())))
-
-    for found, truth in zip(gradients(True), gradients(False), strict=True):
-        if not bool(found.isfinite().all()):
-            raise ArithmeticError("its gradient is no number")
-        if (found - truth).norm() > _MAX_GRADIENT_ERROR * truth.norm():
-            raise ArithmeticError("its gradient is another one than in float32")
-    return {"version": torch.__version__}
-
-
 if __name__ == "__main__":
-    _QUESTIONS = {"onnx": _probe_onnx, "torch": _probe_torch, "bfloat16": _probe_bfloat16}
-    print(json.dumps(_QUESTIONS[sys.argv[1]]()))
+    print(json.dumps(_probe_onnx() if sys.argv[1] == "onnx" else _probe_torch()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from dataclasses import dataclass
 from threading import Timer
 from typing import Any
@@ -13,7 +12,6 @@ import numpy as np
 
 from ..bundles.bundle import Bundle
 from ..core.errors import BundleError, OutOfMemoryError, RuntimeUnavailableError
-from ..core.files import cache_folder, plain_text
 from ..core.machine import usable_cores
 from ..core.notes import Note
 from ..encoders.base import BOX
@@ -26,7 +24,6 @@ _THREADS_VARIABLE = "OMP_NUM_THREADS"
 _LOG_FATAL_ONLY = 4
 
 
-MAX_RUN_VARIABLE = "VFM_TRANSFER_MAX_RUN_S"
 MAX_RUN_S = 900.0  # of a window; the largest published network takes less than a minute on one core
 
 
@@ -84,25 +81,17 @@ def open_onnx(bundle: Bundle, device: str, precision: str, notes: tuple[Note, ..
 
 
 def candidates(bundle: Bundle, precision: str = "auto") -> list[str]:
-    """Devices to try for `auto`: those of this build that have the precision, the fastest first where that is known.
-
-    What `vfm-transfer doctor --benchmark` measured with the bundle goes before `AUTO_ORDER`.
-    """
+    """Devices to try for `auto`: those of this build that have the precision, in the order of `AUTO_ORDER`."""
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
-    found = [
+    return [
         name
         for name in AUTO_ORDER
         if PROVIDERS[name].name in available
         and (name != "coreml" or bundle.spec.is_slice_based)
         and (precision == "auto" or precision in PROVIDERS[name].precisions)
     ]
-    if len(found) < 2:
-        return found
-    from .measured import fastest_first
-
-    return fastest_first(bundle, found, f"onnxruntime {onnxruntime.__version__}")
 
 
 def unavailable_reason(device: str) -> str:
@@ -128,21 +117,6 @@ def thread_count() -> int:
     cores = usable_cores()
     wanted = os.environ.get(_THREADS_VARIABLE, "")
     return min(cores, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else cores
-
-
-def _limit_s() -> float:
-    """How long a network may take for a window; RuntimeUnavailableError of a stated limit that is no time."""
-    stated = os.environ.get(MAX_RUN_VARIABLE, "").strip()
-    try:
-        wanted = float(stated or MAX_RUN_S)
-    except ValueError:
-        wanted = 0.0
-    if not 0 < wanted <= threading.TIMEOUT_MAX:
-        raise RuntimeUnavailableError(
-            f"{MAX_RUN_VARIABLE} must be a number of seconds above 0, e.g. 900, but is '{plain_text(stated):.20}'. "
-            "Set it so, or remove it."
-        )
-    return wanted
 
 
 def _open(bundle: Bundle, device: str, precision: str, notes: tuple[Note, ...]) -> Session:
@@ -174,9 +148,8 @@ def _open(bundle: Bundle, device: str, precision: str, notes: tuple[Note, ...]) 
         if takes_box:
             whole = np.array([(0, 0, 0), inputs[0].shape[2:]], np.int64)
             feed[BOX] = whole if box is None else box
-        limit_s = _limit_s()
         options = onnxruntime.RunOptions()
-        timer = Timer(limit_s, setattr, (options, "terminate", True))  # heeded before each operator of the graph
+        timer = Timer(MAX_RUN_S, setattr, (options, "terminate", True))  # heeded before each operator of the graph
         timer.daemon = True
         timer.start()
         try:
@@ -184,8 +157,8 @@ def _open(bundle: Bundle, device: str, precision: str, notes: tuple[Note, ...]) 
         except Exception as error:  # ONNX Runtime's own classes share no public parent
             if options.terminate:
                 raise BundleError(
-                    f"The network of bundle '{bundle.name}' must answer within {limit_s:g} s for each window, but did "
-                    f"not. Choose a smaller network or another device, or raise {MAX_RUN_VARIABLE}."
+                    f"The network of bundle '{bundle.name}' took more than {MAX_RUN_S:g} s for a window. "
+                    "Choose a smaller network or another device."
                 ) from error
             raise_if_memory(error, session.get_providers()[0], inputs[0].shape)
             raise
@@ -252,7 +225,7 @@ def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> 
     options.enable_mem_pattern = False
     options.log_severity_level = _LOG_FATAL_ONLY
     path = bundle.cpu_onnx_path if provider.name == _CPU else bundle.onnx_path
-    wanted = [(provider.name, _provider_options(bundle, device, precision))]
+    wanted = [(provider.name, _provider_options(device, precision))]
     if provider.name != _CPU:
         wanted.append((_CPU, {}))
     try:
@@ -273,27 +246,14 @@ def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> 
     return session
 
 
-def _provider_options(bundle: Bundle, device: str, precision: str) -> dict[str, Any]:
-    """Options that make a provider compute in `precision`; TensorRT keeps the engine that takes minutes to compile."""
+def _provider_options(device: str, precision: str) -> dict[str, Any]:
+    """Options that make a provider compute in `precision`."""
     kind, _, which = device.partition(":")
     if kind == "cuda":
         return {"device_id": which or "0", "use_tf32": "0"}
     if kind == "tensorrt":
         types = {"trt_fp16_enable": str(precision == "fp16"), "trt_bf16_enable": str(precision == "bf16")}
-        cache = cache_folder()
-        if cache is None:  # compiled again each time
-            return {"device_id": which or "0", **types}
-        folder = cache / "tensorrt"
-        folder.mkdir(parents=True, exist_ok=True)
-        return {
-            "device_id": which or "0",
-            **types,
-            "trt_engine_cache_enable": "True",
-            "trt_engine_cache_path": os.fspath(folder),
-            "trt_engine_cache_prefix": f"{bundle.weights_sha256[:16]}-{precision}",
-            "trt_timing_cache_enable": "True",
-            "trt_timing_cache_path": os.fspath(folder),
-        }
+        return {"device_id": which or "0", **types}
     if kind == "openvino":
         hint = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[precision]
         config = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": str(thread_count())}

@@ -25,7 +25,6 @@ from ..core.errors import (
     VFMTransferError,
     is_out_of_memory,
 )
-from ..core.machine import available_bytes
 from ..core.notes import Note
 from ..core.options import AUTO, Options, PhaseAxisChoice
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared, most_severe
@@ -36,15 +35,14 @@ from ..encoders.base import ModelSpec, family_of
 from ..encoders.inputs import (
     marks_inside_gland,
     needs_gland,
-    one_pass_bytes,
     prepare,
     reference_sequence,
 )
 from ..tasks import find_task, gland_task, task_of
 from ..tasks.base import DecodeOptions, NetworkOutput, Task
+from .case_cache import CaseCache, content_sha256
 from .case_measurements import CaseMeasurements, KnownGland
 from .estimate import Passes, has_estimate, with_estimate
-from .findings import Findings, content_sha256
 from .runtimes import Session, open_session
 from .windows import infer
 
@@ -61,9 +59,7 @@ NOTHING_MARKED_NOTE = Note(
     "options-unused", "The threshold, and the choice of cancer grades, were not used: this network marks nothing."
 )
 ONE_PASS_NOTE = Note("one-pass", "The network saw the whole volume in one pass, as its authors run it.")
-PROCESSOR_DEVICES = ("cpu", "openvino", "openvino:CPU")
 GIB = 2**30
-_PASS_SHARE = 0.7  # of the free memory that one pass may take, by an estimate that is rough
 # How much of the time each stage takes, roughly, for the progress that is shown.
 STAGE_SHARES = {"read": 0.1, "preprocess": 0.1, "infer": 0.7, "postprocess": 0.1}
 _RECORDED_PACKAGES = ("numpy", "scipy", "SimpleITK")
@@ -139,7 +135,7 @@ class CasePredictor:
         case: The case; it stays as it is.
         options: How networks are run.
         open_network: Gives the loaded network of a bundle; by default each is opened every time.
-        findings: Keeps what was found about this and other cases; by default only while this object lives.
+        cache: Keeps what was found about this and other cases; by default only while this object lives.
     """
 
     def __init__(
@@ -147,16 +143,16 @@ class CasePredictor:
         case: Case,
         options: Options = DEFAULT,
         open_network: OpenNetwork | None = None,
-        findings: Findings | None = None,
+        cache: CaseCache | None = None,
     ) -> None:
         self.case = case
         axis, self._phase_note = resolve_phase_axis(case, options.phase_axis)
         self.options = replace(options, phase_axis=axis)
         self._open_network = open_network or (lambda bundle: open_session(bundle, **options.engine))
-        self._findings = Findings() if findings is None else findings
+        self._cache = CaseCache() if cache is None else cache
         self._images = {str(sequence): content_sha256(volume) for sequence, volume in case.volumes.items()}
         self._masks = content_sha256(case.gland), content_sha256(case.roi)
-        self._measurements = CaseMeasurements(case, self._images, self._findings, self.options.psa_ng_ml)
+        self._measurements = CaseMeasurements(case, self._images, self._cache, self.options.psa_ng_ml)
         self._anatomy: FoundAnatomy | None = None  # not None once the gland network was asked
 
     def case_with_gland(self, task: str) -> Case:
@@ -184,18 +180,10 @@ class CasePredictor:
         with memory_checked():
             with clock.stage("read"):
                 session = self._open_network(bundle)
-            one_pass, pass_note = self._one_pass(bundle.spec, session)
             with clock.stage("preprocess") as on_part:
                 anatomy = self._anatomy_for(bundle.spec, on_part)
-                prepared, notes = self._prepare(bundle.spec, anatomy, one_pass)
-            try:
-                result = self._run_passes(bundle, session, prepared, (*notes, *pass_note), clock, anatomy)
-            except OutOfMemoryError as error:
-                if not one_pass:
-                    raise
-                prepared, notes = self._prepare(bundle.spec, anatomy, one_pass=False)
-                why = Note("windows", f"The whole volume was seen by windows, since one pass failed. {error}")
-                result = self._run_passes(bundle, session, prepared, (*notes, why), clock, anatomy)
+                prepared, notes = self._prepare(bundle.spec, anatomy)
+            result = self._run_passes(bundle, session, prepared, notes, clock, anatomy)
             with clock.stage("postprocess"):
                 self._keep_anatomy(bundle, result)
                 result = self._measurements.add_to(result, self._known_gland(result, task_of(bundle.spec), anatomy))
@@ -215,28 +203,6 @@ class CasePredictor:
             return FoundAnatomy(None, self.case.gland)
         self._anatomy = self._anatomy or self._find_anatomy(lambda fraction: None)
         return self._anatomy
-
-    def _one_pass(self, spec: ModelSpec, session: Session) -> tuple[bool, tuple[Note, ...]]:
-        """Whether a network that its authors run on the whole volume at once does so here, and a note on it.
-
-        On a processor the estimate must fit: a system that has promised more memory than it has ends the process.
-        Other devices' free memory is not known; there one pass is tried.
-        """
-        self.case.require(spec.preprocess.images)
-        needed = one_pass_bytes(self.case, spec, task_of(spec))
-        if needed == 0:
-            return False, ()
-        free = available_bytes()
-        if session.device in PROCESSOR_DEVICES and needed > _PASS_SHARE * free:
-            have = f"of {free / GIB:.1f} GiB free memory {_PASS_SHARE:.0%} may be taken"
-            return False, (
-                Note(
-                    "windows",
-                    "The whole volume was seen by windows, which a network with global normalization sees differently: "
-                    f"one pass takes about {needed / GIB:.1f} GiB, and {have}.",
-                ),
-            )
-        return True, (ONE_PASS_NOTE,)
 
     def _anatomy_for(self, spec: ModelSpec, on_part: Callable[[float], None]) -> FoundAnatomy | None:
         """The prostate that is looked for where nobody drew one; None for a network that is run without it.
@@ -259,19 +225,16 @@ class CasePredictor:
             return self._anatomy
         return None
 
-    def _prepare(
-        self, spec: ModelSpec, anatomy: FoundAnatomy | None, one_pass: bool
-    ) -> tuple[Prepared, tuple[Note, ...]]:
+    def _prepare(self, spec: ModelSpec, anatomy: FoundAnatomy | None) -> _MadeInput:
         """A network's input, and sentences on how it was made; what was made before is not made again."""
         crop, region = self.options.crop, self.options.region
         made_from = (tuple(self._images.items()), self._masks, crop, region, None if anatomy is None else anatomy.key)
-        how = family_of(spec).one_pass(spec) if one_pass else None
-        key = ("input", *made_from, spec.family, spec.task, spec.preprocess, how)
-        return self._findings.recall(key, lambda: self._make_input(spec, anatomy, one_pass), _MadeInput)
+        one_pass = family_of(spec).one_pass(spec)
+        key = ("input", *made_from, spec.family, spec.task, spec.preprocess, one_pass)
+        return self._cache.recall(key, lambda: self._make_input(spec, anatomy))
 
-    def _make_input(
-        self, spec: ModelSpec, anatomy: FoundAnatomy | None, one_pass: bool
-    ) -> tuple[Prepared, tuple[Note, ...]]:
+    def _make_input(self, spec: ModelSpec, anatomy: FoundAnatomy | None) -> _MadeInput:
+        one_pass = family_of(spec).one_pass(spec) is not None
         gland = self.case.gland if anatomy is None else anatomy.labels
         notes = [] if anatomy is None or anatomy.note is None else [anatomy.note]
         crop, roi, region = self.options.crop, self.case.roi, self.options.region
@@ -280,6 +243,8 @@ class CasePredictor:
             case, gland = replace(case, gland=None), None  # a mask must not help what is to find the gland
         prepared = prepare(case, spec, task, crop=crop, gland=gland, roi=roi, region=region, one_pass=one_pass)
         notes += [_centered(prepared), *prepared.notes]
+        if one_pass:
+            notes.append(ONE_PASS_NOTE)
         if roi is not None and task_of(spec).output == "image" and spec.preprocess.whole_volume:
             notes.append(RESTORED_NOTE)
         elif roi is not None and Bounds.from_mask(roi, prepared.geometry).exceeds(prepared.box):
@@ -299,7 +264,7 @@ class CasePredictor:
                 )
             )
         key = self._anatomy_key(bundle)
-        found = self._findings.recall(key, lambda: self._mark_anatomy(bundle, on_part), FoundAnatomy)
+        found = self._cache.recall(key, lambda: self._mark_anatomy(bundle, on_part))
         # What is kept is of the images, whatever the case is called.
         return replace(found, is_trained_on_name=found.labels is not None and bundle.was_trained_on(self.case.id))
 
@@ -315,12 +280,11 @@ class CasePredictor:
             self.case.gland is None and self.case.roi is None and kept == DEFAULT and bundle.arm is Arm.PRETRAINED
         )
         if is_plain and task_of(bundle.spec).finds_gland and bundle == gland_network():
-            # In memory only: on disk it would be written for cohorts that never search.
-            self._findings.recall(self._anatomy_key(bundle), lambda: self._as_anatomy(bundle, result))
+            self._cache.recall(self._anatomy_key(bundle), lambda: self._as_anatomy(bundle, result))
 
     def _mark_anatomy(self, bundle: Bundle, on_part: Callable[[float], None]) -> FoundAnatomy:
         session = self._open_network(bundle)
-        finder = CasePredictor(replace(self.case, roi=None), DEFAULT, self._open_network, self._findings)
+        finder = CasePredictor(replace(self.case, roi=None), DEFAULT, self._open_network, self._cache)
         # Straight to the passes: this network gets the middle of the image, and asks no other network for the gland.
         prepared = prepare(self.case, bundle.spec, task_of(bundle.spec))
         found = finder._run_passes(bundle, session, prepared, (), _StageClock(lambda _, fraction: on_part(fraction)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ..core.errors import OutOfMemoryError, RuntimeUnavailableError, is_out_of_m
 from ..core.machine import missing_reason, resident_bytes
 from ..core.notes import Note
 from ..core.options import PRECISIONS, RUNTIMES
-from .findings import Findings
+from .case_cache import CaseCache
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ def open_session(bundle: Bundle, runtime: str = "auto", device: str = "auto", pr
             the device has them.
 
     Raises:
-        RuntimeUnavailableError: The runtime, device or precision is not to be had here, or the precision changes what
-            this network gives; the message gives the reason.
+        RuntimeUnavailableError: The runtime, device or precision is not available here; the message gives the reason.
         ChecksumError: A file of the bundle was changed or damaged.
         OutOfMemoryError: The network did not fit in memory.
         ValueError: `runtime` or `precision` is no known word.
@@ -95,28 +94,13 @@ def open_session(bundle: Bundle, runtime: str = "auto", device: str = "auto", pr
             verify(bundle)
             from .onnx_runtime import open_onnx
 
-            return _checked(open_onnx(bundle, device, precision, notes))
+            return open_onnx(bundle, device, precision, notes)
         from .torch_runtime import open_torch
 
-        return _checked(open_torch(bundle, device, precision, notes))
+        return open_torch(bundle, device, precision, notes)
     except (RuntimeError, MemoryError) as error:
         raise_if_memory(error, device, None)
         raise
-
-
-def _checked(session: Session) -> Session:
-    """The session, where its precision keeps what the network gives; see `measured.require_precision`."""
-    bundle = session.bundle
-    if session.precision == "fp32" or bundle.spec.task is None:
-        return session
-    from .measured import require_precision  # brings the phantom along
-
-    def exact(*inputs: np.ndarray) -> np.ndarray:
-        return open_session(bundle, session.runtime, session.device, "fp32").run(*inputs)
-
-    version = " ".join(f"{name} {number}" for name, number in session.versions.items())
-    how = (session.runtime, version, session.device, session.precision)
-    return replace(session, notes=(*session.notes, require_precision(bundle, *how, session.run, exact)))
 
 
 def choose_runtime(bundle: Bundle, runtime: str, device: str) -> tuple[str, tuple[Note, ...]]:
@@ -179,14 +163,14 @@ def raise_if_memory(error: BaseException, device: str, shape: tuple[int, ...] | 
 class LoadedNetworks:
     """Sessions by what they were opened with; those used longest ago go first when memory is short.
 
-    A bundle whose files were replaced has other checksums, and is loaded again. What was found about cases is kept
-    beside, since whoever keeps networks loaded meets the same case again.
+    A bundle whose files were replaced has other checksums, and is loaded again. What was made of cases is kept with
+    them, since whoever keeps networks loaded meets the same case again.
 
     Args:
         limit_bytes: Memory that the process may hold before networks are let go.
         held_bytes: Returns what the process holds.
         load: Opens a session.
-        findings: Keeps what was found about cases; by default in memory only.
+        case_cache: Keeps what was made of cases.
     """
 
     def __init__(
@@ -194,10 +178,10 @@ class LoadedNetworks:
         limit_bytes: int,
         held_bytes: Callable[[], int] = resident_bytes,
         load: Callable[..., Session] = open_session,
-        findings: Findings | None = None,
+        case_cache: CaseCache | None = None,
     ) -> None:
         self.loads = 0
-        self.findings = Findings() if findings is None else findings
+        self.case_cache = CaseCache() if case_cache is None else case_cache
         self._limit_bytes = limit_bytes
         self._held_bytes = held_bytes
         self._load = load
@@ -243,5 +227,5 @@ class LoadedNetworks:
     def clear(self) -> None:
         """Let go of all."""
         self._sessions.clear()
-        self.findings.clear()
+        self.case_cache.clear()
         gc.collect()

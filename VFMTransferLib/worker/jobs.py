@@ -106,7 +106,7 @@ class Job:
         def open_network(bundle: Bundle) -> Session:
             return self.networks.open(bundle, **run.options.engine)
 
-        predictor = CasePredictor(case, run.options, open_network, self.networks.findings)
+        predictor = CasePredictor(case, run.options, open_network, self.networks.case_cache)
         kept: list[Result] = []
         for self.arm, bundle in enumerate(bundles):
             loads_before = self.networks.loads

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from images import a_gland, a_t2w, an_adc, an_hbv
 from networks import SMALL_SPECS
 
@@ -38,7 +37,6 @@ from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.evaluation.comparison import comparison_document
 from VFMTransferLib.evaluation.outputs import GLAND
 from VFMTransferLib.inference import predict as prediction
-from VFMTransferLib.inference.findings import Findings, findings_folder
 from VFMTransferLib.inference.predict import CasePredictor
 from VFMTransferLib.inference.runtimes import LoadedNetworks
 from VFMTransferLib.io import read_case, write_volume
@@ -125,22 +123,7 @@ def outcomes(cohort: Path, output: Path, bundles, **options) -> list[tuple[str, 
     return [(report.name, report.outcome) for report in told]
 
 
-def test_a_second_run_on_a_cohort_prepares_nothing_again(good_cohort, pair, tmp_path, monkeypatch):
-    monkeypatch.setenv("VFM_TRANSFER_CACHE", str(tmp_path / "cache"))
-    run_batch(good_cohort, tmp_path / "first", pair)
-    assert list((tmp_path / "cache" / "findings").glob("*.npz"))
-    monkeypatch.setattr(CasePredictor, "_make_input", lambda *_: pytest.fail("the input was kept"))
-    rows = run_batch(good_cohort, tmp_path / "second", pair)
-    assert [row.status for row in rows] == ["done"] * 4
-    labels = [
-        sitk.GetArrayFromImage(sitk.ReadImage(str(next(f.rglob("labels.nii.gz")))))
-        for f in (tmp_path / "first", tmp_path / "second")
-    ]
-    np.testing.assert_array_equal(*labels)
-
-
-def test_images_are_compared_in_the_gland_that_the_shipped_network_marks(tmp_path, monkeypatch):
-    monkeypatch.setenv("VFM_TRANSFER_CACHE", str(tmp_path / "cache"))
+def test_images_are_compared_in_the_gland_that_the_shipped_network_marks(tmp_path):
     case = write_phantom(make_phantom(3, t2w_spacing_mm=(1.5, 1.5, 5.0)), tmp_path / "cohort" / "p001")
     for mask in ("gland", "zones", "lesion"):
         (case / f"{mask}.nii.gz").unlink()
@@ -148,10 +131,8 @@ def test_images_are_compared_in_the_gland_that_the_shipped_network_marks(tmp_pat
     run_batch(case.parent, tmp_path / "batch", pair)
     measured = json.loads((tmp_path / "batch" / "p001" / "comparison.json").read_text(encoding="utf-8"))["measures"]
     assert f"adc-synthetic, {GLAND}" in {found["subject"] for found in measured}
-    monkeypatch.setattr(CasePredictor, "_mark_anatomy", lambda *_: pytest.fail("the gland was kept"))
-    findings = Findings(folder=findings_folder())
     (tmp_path / "alone").mkdir()
-    alone, _ = run_side_by_side(read_case(case), pair, tmp_path / "alone", findings=findings)
+    alone, _ = run_side_by_side(read_case(case), pair, tmp_path / "alone")
     assert measured == comparison_document(alone)["measures"]
 
 

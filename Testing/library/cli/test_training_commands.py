@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,6 @@ from tiny_commands import use_small_networks
 from VFMTransferLib.bundles.bundle import read_bundle, verify
 from VFMTransferLib.bundles.weights import read_weights
 from VFMTransferLib.cli import main
-from VFMTransferLib.inference import doctor
 from VFMTransferLib.io import read_mask, write_volume
 from VFMTransferLib.phantom import write_phantom
 
@@ -273,29 +271,3 @@ def test_a_recipe_states_itself_how_it_is_trained(command, option, capsys):
         main([*command, "--recipe", "r.json", "-o", "x", *option])
     sentence = f"a --recipe states all but the seed itself, and is trained by one process: no {option[0]}"
     assert sentence in capsys.readouterr().err
-
-
-def test_bfloat16_is_tried_first_and_used(tmp_path, capsys, monkeypatch):
-    asked = []
-    monkeypatch.setattr(doctor, "_ask", lambda *words: asked.append(words) or subprocess.CompletedProcess([], 0))
-    for seed in range(2):
-        write_case(tmp_path / "cases" / f"p{seed}", seed)
-    bundle = pretrained(tmp_path / "cases", "mae", tmp_path / "start", "--precision", "bfloat16")
-    assert asked == [("bfloat16", "cpu")]
-    assert "bfloat16 works on this machine's cpu: a child process has taken" in capsys.readouterr().err
-    assert bundle.training["config"]["precision"] == "bfloat16"
-
-
-def test_a_processor_without_bfloat16_is_said_in_one_sentence(tmp_path, capsys, monkeypatch):
-    killed = subprocess.CompletedProcess([], -signal.SIGILL, "", "")
-    monkeypatch.setattr(doctor, "_ask", lambda *words: killed)
-    options = ["--precision", "bfloat16", "-o", str(tmp_path / "start")]
-    assert main(["pretrain", str(tmp_path / "cases"), "--pretext", "mae", *options]) == 1
-    said = capsys.readouterr().err
-    assert "child process failed: the process was ended (Illegal instruction). Choose --precision float32." in said
-    assert not (tmp_path / "start").exists()
-
-
-def test_the_trial_itself_runs_here():
-    done = doctor._ask("bfloat16", "cpu")
-    assert done.returncode <= 0, done.stderr  # works, or ended by a signal; a Python error would be ours

@@ -12,7 +12,7 @@ from VFMTransferLib.core.options import Options
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.inference import case_measurements
 from VFMTransferLib.inference import predict as prediction
-from VFMTransferLib.inference.findings import Findings
+from VFMTransferLib.inference.case_cache import CaseCache
 from VFMTransferLib.inference.predict import CasePredictor
 from VFMTransferLib.radiology.quality import measure_quality
 
@@ -120,7 +120,7 @@ def test_quality_is_judged_on_the_outline_of_each_network(a_case):
 def test_quality_of_t2w_is_measured_once_for_tasks_of_t2w_and_of_all_sequences(a_case, gland_network, monkeypatch):
     bundle, _ = prediction.default_pair("anatomy-segmentation")
     open_network = lambda wanted: gland_network if wanted.name == "gland" else FakeSession(as_is)  # noqa: E731
-    alone, measured, findings = case_measurements.measure_t2w, [], Findings()
+    alone, measured, findings = case_measurements.measure_t2w, [], CaseCache()
     monkeypatch.setattr(
         case_measurements, "measure_t2w", lambda case, gland: measured.append(case.id) or alone(case, gland)
     )

@@ -7,25 +7,20 @@ import venv
 from pathlib import Path
 
 import pytest
-import torch
 from bundles import make_bundle
 
 from VFMTransferLib.bundles import catalog
 from VFMTransferLib.bundles.metadata import METADATA
 from VFMTransferLib.core import machine
-from VFMTransferLib.core.errors import RuntimeUnavailableError
 from VFMTransferLib.core.machine import (
     describe_machine,
     describe_site_packages,
-    free_disk_gb,
     is_half_installed,
     without_folders,
-    without_home,
 )
 from VFMTransferLib.inference import doctor
-from VFMTransferLib.inference.doctor import clash, describe, inspect, require_bfloat16
+from VFMTransferLib.inference.doctor import clash, describe, inspect
 from VFMTransferLib.inference.doctor import probe as ask
-from VFMTransferLib.layers.convolutions import FastConv3d
 
 
 @pytest.fixture
@@ -125,20 +120,6 @@ def test_a_runtime_that_hangs_is_given_up(monkeypatch):
     assert "more than" in ask("torch")["error"]
 
 
-def test_free_disk_is_that_of_the_nearest_folder_there_is(tmp_path):
-    assert free_disk_gb(tmp_path / "not" / "there") == pytest.approx(free_disk_gb(tmp_path), abs=1)
-
-
-@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
-def test_a_disk_that_is_gone_has_nothing_free(tmp_path, monkeypatch, error):
-    def refuse(path, *_, **__):
-        raise error(path)
-
-    monkeypatch.setattr(machine.shutil, "disk_usage", refuse)
-    monkeypatch.setattr(machine.os, "stat", refuse)  # which Path.exists asks
-    assert free_disk_gb(tmp_path / "models") == 0
-
-
 def test_a_half_installed_runtime_is_a_problem_and_is_not_tried(a_catalog, runtimes, monkeypatch):
     monkeypatch.setattr(doctor, "is_half_installed", lambda module, packages: module == "onnxruntime")
     report = inspect()
@@ -202,32 +183,3 @@ def test_where_nothing_is_installed_doctor_still_speaks(tmp_path):
 def test_an_error_names_files_without_their_folders(text, said, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "Max Muster"))
     assert without_folders(text.format(home=tmp_path / "Max Muster")) == said
-
-
-@pytest.mark.skipif(os.name == "nt", reason="has no root")
-def test_a_home_at_the_root_is_no_name(monkeypatch):
-    monkeypatch.setenv("HOME", "/")
-    assert without_folders("OSError: 1/2 of /opt/a.so is missing") == "OSError: 1/2 of a.so is missing"
-    assert without_home(Path("/opt/bundles")) == "/opt/bundles"
-
-
-@pytest.mark.parametrize(("factor", "reason"), [(1.5, "another one than in float32"), (float("nan"), "no number")])
-def test_a_processor_with_wrong_gradients_in_bfloat16_is_refused(factor, reason, monkeypatch):
-    def wrong_under_autocast(self, x, weight, bias):
-        output = torch.nn.functional.conv3d(x, weight, bias, padding=self.padding)
-        return output * factor if torch.is_autocast_enabled("cpu") else output
-
-    monkeypatch.setattr(doctor.sys, "argv", ["doctor", "bfloat16", "cpu"])
-    assert doctor._probe_bfloat16()["version"] == torch.__version__
-    monkeypatch.setattr(FastConv3d, "_conv_forward", wrong_under_autocast)
-    with pytest.raises(ArithmeticError, match=reason):
-        doctor._probe_bfloat16()
-
-
-def test_a_child_process_that_does_not_end_is_ended_and_named(monkeypatch):
-    monkeypatch.setattr(doctor, "_TIMEOUTS_S", {"torch": 0.01, "bfloat16": 0.01})
-    assert ask("torch") == {"error": "loading it took more than 0.01 s."}
-    with pytest.raises(
-        RuntimeUnavailableError, match=r"failed: it took more than 0\.01 s\. Choose --precision float32"
-    ):
-        require_bfloat16("cpu")

@@ -62,4 +62,4 @@ def test_the_vendors_polarity_is_part_of_the_note_on_the_phase_axis(a_case):
     about = Acquisition(phase_axis="left-right", is_phase_positive=False)
     case = replace(a_case, acquisitions={Sequence.HBV: about})
     _, note = resolve_phase_axis(case, "auto")
-    assert "along left-right, toward the right by the vendor's polarity, as DICOM states" in note
+    assert "along left-right, toward the right by the vendor's polarity, as DICOM states" in note.text

@@ -31,7 +31,7 @@ from VFMTransferLib.core.result import GLAND_TRAINED_NOTE
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.inference import predict as prediction
-from VFMTransferLib.inference.findings import Findings
+from VFMTransferLib.inference.case_cache import CaseCache
 from VFMTransferLib.inference.predict import CasePredictor, FoundAnatomy, require_fit
 from VFMTransferLib.io.results import read_result, save_result
 from VFMTransferLib.metrics.operating_point import OperatingPoint
@@ -361,15 +361,15 @@ def test_the_gland_is_searched_once_for_all_networks_of_a_case(a_case, gland_net
 
 def test_the_gland_of_a_case_seen_before_is_not_searched_again(a_case, gland_network):
     open_network = lambda bundle: gland_network if bundle.name == "gland" else FakeSession(as_is)  # noqa: E731
-    findings = Findings()
-    first = CasePredictor(a_case, open_network=open_network, findings=findings).predict(a_bundle(CROP))
+    findings = CaseCache()
+    first = CasePredictor(a_case, open_network=open_network, cache=findings).predict(a_bundle(CROP))
     looked = len(gland_network.seen)
-    again = CasePredictor(replace(a_case, id="other"), open_network=open_network, findings=findings)
+    again = CasePredictor(replace(a_case, id="other"), open_network=open_network, cache=findings)
     assert again.predict(a_bundle(CROP)).provenance.notes == first.provenance.notes
     assert looked == len(gland_network.seen) > 0
     t2w = a_case[Sequence.T2W]
     changed = replace(a_case, volumes={**a_case.volumes, Sequence.T2W: t2w.with_array(t2w.array * 2)})
-    CasePredictor(changed, open_network=open_network, findings=findings).predict(a_bundle(CROP))
+    CasePredictor(changed, open_network=open_network, cache=findings).predict(a_bundle(CROP))
     assert len(gland_network.seen) > looked
 
 
@@ -380,9 +380,9 @@ def test_that_a_case_of_this_name_trained_the_gland_network_is_stated_of_that_na
     trained = replace(bundle, training={"config": {"split": {"train": [a_case.id]}}})
     monkeypatch.setattr(prediction, "default_pair", lambda task: (trained, trained))
     open_network = lambda wanted: gland_network if wanted.name == "gland" else FakeSession(as_is)  # noqa: E731
-    findings = Findings()  # what was found in one case's images serves the other, its name does not
+    findings = CaseCache()  # what was found in one case's images serves the other, its name does not
     for case, is_trained in ((a_case, True), (replace(a_case, id="a-new-one"), False), (a_case, True)):
-        predictor = CasePredictor(case, open_network=open_network, findings=findings)
+        predictor = CasePredictor(case, open_network=open_network, cache=findings)
         found = predictor.predict(a_bundle(CROP)).provenance
         assert (GLAND_TRAINED_NOTE in found.notes, found.was_trained_on_name) == (is_trained, False)
         compared = predictor.case_with_gland("lesion-segmentation")
@@ -402,7 +402,7 @@ def test_the_gland_that_was_segmented_is_not_searched_again(a_case, gland_networ
         (a_case, Options(threshold=0.3), False),
         (drawn, Options(), False),
     ):
-        findings = Findings()
+        findings = CaseCache()
         CasePredictor(case, options, open_network, findings).predict(bundle)
         passes = len(gland_network.seen)
         found = CasePredictor(a_case, Options(), open_network, findings).predict(a_bundle(CROP))
@@ -414,20 +414,22 @@ def test_the_gland_that_was_segmented_is_not_searched_again(a_case, gland_networ
 def test_what_another_network_of_the_same_weights_marks_is_not_what_a_search_finds(a_case, gland_network):
     bundle, _ = prediction.default_pair("anatomy-segmentation")
     open_network = lambda wanted: gland_network if "gland" in wanted.name else FakeSession(as_is)  # noqa: E731
-    copy, findings = replace(bundle, name="gland-copy", caveats=("A copy.",)), Findings()
+    copy, findings = replace(bundle, name="gland-copy", caveats=("A copy.",)), CaseCache()
     CasePredictor(a_case, Options(), open_network, findings).predict(copy)
     found = CasePredictor(a_case, Options(), open_network, findings).predict(a_bundle(CROP))
     assert not any("copy" in note.text for note in found.provenance.notes)
 
 
 @pytest.mark.parametrize("marks", [True, False])
-def test_the_note_on_the_gland_states_the_bundle_as_it_is_now(a_case, gland_network, monkeypatch, tmp_path, marks):
+def test_the_note_on_the_gland_states_the_bundle_as_it_is_now(a_case, gland_network, monkeypatch, marks):
     bundle, scratch = prediction.default_pair("anatomy-segmentation")
     searcher = gland_network if marks else FakeSession(lambda array: np.full((1, 1, 27, 65, 72), -9.0))
     open_network = lambda wanted: searcher if "gland" in wanted.name else FakeSession(as_is)  # noqa: E731
 
+    cache = CaseCache()
+
     def notes() -> str:
-        predictor = CasePredictor(a_case, Options(), open_network, Findings(folder=tmp_path))
+        predictor = CasePredictor(a_case, Options(), open_network, cache)
         return " ".join(map(str, predictor.predict(a_bundle(CROP)).provenance.notes))
 
     assert "undle 'gland'" in notes()
@@ -585,7 +587,7 @@ def test_a_network_of_one_sequence_needs_no_t2w(a_case):
 def test_a_comparison_gets_the_prostate_that_the_shipped_network_marks(a_case, monkeypatch):
     labels = a_case["t2w"].with_array((a_case["t2w"].array > a_case["t2w"].array.mean()).astype(np.uint8) * 2)
     zones = {str(Label.PERIPHERAL_ZONE): labels}
-    found = FoundAnatomy("The gland was marked.", labels, zones)
+    found = FoundAnatomy(Note("gland", "The gland was marked."), labels, zones)
     monkeypatch.setattr(CasePredictor, "_find_anatomy", lambda self, on_part: found)
     case = replace(a_case, gland=None)
     given = CasePredictor(case).case_with_gland("super-resolution")
@@ -593,5 +595,7 @@ def test_a_comparison_gets_the_prostate_that_the_shipped_network_marks(a_case, m
     assert given.notes[-1].text == "The gland was marked."
     assert given.zones == zones
     assert CasePredictor(case).case_with_gland("anatomy-segmentation").gland is None
-    monkeypatch.setattr(CasePredictor, "_find_anatomy", lambda self, on_part: FoundAnatomy("None was found."))
+    monkeypatch.setattr(
+        CasePredictor, "_find_anatomy", lambda self, on_part: FoundAnatomy(Note("gland", "None was found."))
+    )
     assert CasePredictor(case).case_with_gland("super-resolution").gland is None

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from prediction_cases import FakeSession, a_small_case, ball, predict, with_preprocess
+from prediction_cases import a_small_case, ball, predict, with_preprocess
 from specs import prepare
 
 pytest.importorskip("torch")
@@ -16,17 +16,13 @@ from VFMTransferLib.bundles.bundle import Bundle, write_bundle
 from VFMTransferLib.bundles.onnx_export import export_onnx
 from VFMTransferLib.bundles.weights import load_network
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.core.errors import OutOfMemoryError
 from VFMTransferLib.core.result import Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders import build_network
-from VFMTransferLib.encoders.inputs import one_pass_bytes
-from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.predict import ONE_PASS_NOTE
 from VFMTransferLib.inference.runtimes import open_session
 from VFMTransferLib.inference.windows import infer
 from VFMTransferLib.io.results import result_to_json, save_result
-from VFMTransferLib.tasks import task_of
 
 # One of each kind of input and output; a window that is smaller than the case in plane, and larger in depth.
 NAMES = (
@@ -118,30 +114,6 @@ def test_a_whole_volume_is_predicted_in_one_pass_where_memory_allows(anatomy, a_
     assert result.label_values == expected.label_values
     for one, other in zip(volumes_of(result), volumes_of(expected), strict=True):
         np.testing.assert_allclose(one.array, other.array, atol=1e-4)
-
-
-def test_windows_take_over_where_memory_is_short(anatomy, a_case, monkeypatch):
-    whole = predict(a_case, anatomy, runtime="onnx")
-    needed = one_pass_bytes(a_case, anatomy.spec, task_of(anatomy.spec))
-    monkeypatch.setattr(prediction, "available_bytes", lambda: needed)
-    by_windows = predict(a_case, anatomy, runtime="onnx")
-    notes = by_windows.provenance.notes
-    assert ONE_PASS_NOTE not in notes
-    assert any(note.text.startswith("The whole volume was seen by windows") and "GiB" in note.text for note in notes)
-    name = next(iter(whole.probabilities))
-    assert np.abs(whole.probabilities[name].array - by_windows.probabilities[name].array).max() > 1e-3
-
-
-def test_windows_take_over_where_a_device_runs_out_of_memory(anatomy, a_case):
-    session = open_session(anatomy, "onnx", "cpu")
-
-    def run(x: np.ndarray) -> np.ndarray:
-        if x.shape[2:] != anatomy.spec.preprocess.patch:
-            raise OutOfMemoryError("The memory of device 'cuda:0' must hold an input, but ran out.")
-        return session.run(x)
-
-    notes = predict(a_case, anatomy, open_network=lambda b: FakeSession(run, device="cuda:0")).provenance.notes
-    assert any("since one pass failed. The memory of device 'cuda:0'" in note.text for note in notes)
 
 
 def volumes_of(result: Result):

@@ -17,7 +17,7 @@ from specs import MODELS
 from VFMTransferLib.bundles.bundle import Bundle, record_checksums
 from VFMTransferLib.bundles.metadata import ONNX
 from VFMTransferLib.core.errors import BundleError, ChecksumError, OutOfMemoryError, RuntimeUnavailableError
-from VFMTransferLib.inference import measured, onnx_runtime, runtimes, torch_runtime
+from VFMTransferLib.inference import onnx_runtime, runtimes, torch_runtime
 from VFMTransferLib.inference.runtimes import LoadedNetworks, Session, open_session
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -66,11 +66,6 @@ def test_auto_takes_onnx_and_notes_it(a_bundle):
     assert "ONNX Runtime was chosen" in session.notes[0].text
     assert "Device cpu was chosen." in map(str, session.notes)
     assert session.versions["onnxruntime"]
-
-
-def test_what_is_named_needs_no_note(a_bundle):
-    assert open_session(a_bundle, "onnx", "cpu").notes == ()
-    assert open_session(a_bundle, "torch", "cpu").notes == ()
 
 
 def test_auto_takes_torch_where_there_is_no_graph_and_notes_why(no_graph):
@@ -129,14 +124,7 @@ def test_a_precision_that_the_device_lacks_is_refused(a_bundle, runtime, precisi
         open_session(a_bundle, runtime, "cpu", precision)
 
 
-def test_auto_device_with_a_precision_that_none_has_is_refused(a_bundle, monkeypatch):
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(RuntimeUnavailableError, match="Precision bf16 is for no device"):
-        open_session(a_bundle, "onnx", precision="bf16")
-
-
-def test_torch_computes_in_bf16_on_the_cpu_when_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr(measured, "MIN_AGREEMENT", 0.9)  # with made-up weights
+def test_torch_computes_in_bf16_on_the_cpu_when_asked(tmp_path):
     bundle = make_bundle(tmp_path / "b", "provicnet-t2w")
     session = open_session(bundle, "torch", "cpu", "bf16")
     arrays = [array.numpy() for array in inputs(bundle.spec, SIZE, batch=1)]
@@ -201,21 +189,6 @@ def test_places_on_a_device_give_what_a_plain_run_gives(a_bundle, x):
         np.testing.assert_array_equal(output, session.run(None, {name: window, **boxes})[0])
 
 
-def test_tensorrt_keeps_its_engine_by_weights_and_precision(tmp_path, monkeypatch):
-    monkeypatch.setenv("VFM_TRANSFER_CACHE", str(tmp_path))
-    bundle = described_bundle(MODELS["profound-upernet-lesion"])
-    options = onnx_runtime._provider_options(bundle, "tensorrt:1", "fp16")
-    assert (options["device_id"], options["trt_fp16_enable"], options["trt_bf16_enable"]) == ("1", "True", "False")
-    assert options["trt_engine_cache_enable"] == "True"
-    assert Path(options["trt_engine_cache_path"]).is_dir()
-    assert options["trt_engine_cache_prefix"] == f"{'0' * 16}-fp16"
-
-
-def test_tensorrt_keeps_no_engine_without_a_home(no_home):
-    options = onnx_runtime._provider_options(described_bundle(MODELS["profound-upernet-lesion"]), "tensorrt", "fp16")
-    assert options == {"device_id": "0", "trt_fp16_enable": "True", "trt_bf16_enable": "False"}
-
-
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
 def test_inputs_are_converted_and_left_alone(a_bundle, x, runtime):
     double = np.asfortranarray(x.astype(np.float64))
@@ -255,16 +228,6 @@ def test_other_errors_go_on_as_they_are(a_bundle, x):
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         Session(a_bundle, "torch", "cpu", "fp32", {}, (), forward).run(x)
-
-
-def test_threads_are_those_that_this_process_may_use(monkeypatch):
-    monkeypatch.setattr(onnx_runtime, "usable_cores", lambda: 6)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert onnx_runtime.thread_count() == 6
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert onnx_runtime.thread_count() == 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "many")
-    assert onnx_runtime.thread_count() == 6
 
 
 def test_torch_prefers_cuda_before_mps_before_cpu(monkeypatch):
@@ -347,14 +310,6 @@ def test_a_network_is_loaded_once():
     assert kept.loads == 1
 
 
-def test_another_device_or_precision_is_another_network():
-    kept = networks(1000)
-    kept.open(described_bundle(SPEC, "a"))
-    kept.open(described_bundle(SPEC, "a"), device="cpu")
-    kept.open(described_bundle(SPEC, "a"), precision="fp16")
-    assert kept.loads == 3
-
-
 def test_changed_weights_are_loaded_again():
     kept = networks(1000)
     bundle = described_bundle(SPEC, "a")
@@ -371,13 +326,6 @@ def test_the_network_used_longest_ago_goes_first():
     assert kept.names == ("b", "c", "a")
     kept.make_room()
     assert kept.names == ("c", "a")
-
-
-def test_memory_that_others_hold_lets_all_networks_go():
-    kept = LoadedNetworks(10, lambda: 1000, lambda bundle, *options: Loaded(bundle))
-    kept.open(described_bundle(SPEC, "a"))
-    kept.make_room()
-    assert kept.names == ()
 
 
 def test_networks_give_way_to_one_that_does_not_fit_beside_them():
@@ -403,20 +351,11 @@ def test_networks_give_way_to_one_that_does_not_fit_beside_them():
 def test_a_graph_that_takes_too_long_is_stopped(a_bundle, monkeypatch):
     x = inputs(a_bundle.spec, (32, 64, 96), batch=1)[0].numpy()
     session = open_session(a_bundle, "onnx", "cpu")
-    monkeypatch.setenv(onnx_runtime.MAX_RUN_VARIABLE, "0.001")
-    with pytest.raises(BundleError, match=r"must answer within 0.001 s for each window, but did not\. Choose"):
+    monkeypatch.setattr(onnx_runtime, "MAX_RUN_S", 0.001)
+    with pytest.raises(BundleError, match="took more than"):
         session.run(x)
-    monkeypatch.delenv(onnx_runtime.MAX_RUN_VARIABLE)
+    monkeypatch.setattr(onnx_runtime, "MAX_RUN_S", 900.0)
     assert np.isfinite(session.run(x)).all()
-
-
-@pytest.mark.parametrize("limit", ["soon", "0", "-1", "nan", "1e300"])
-def test_a_limit_that_is_no_time_is_refused(a_bundle, monkeypatch, limit):
-    x = inputs(a_bundle.spec, (32, 64, 96), batch=1)[0].numpy()
-    session = open_session(a_bundle, "onnx", "cpu")
-    monkeypatch.setenv(onnx_runtime.MAX_RUN_VARIABLE, limit)
-    with pytest.raises(RuntimeUnavailableError, match=f"must be a number of seconds above 0, .* but is '{limit}'"):
-        session.run(x)
 
 
 def test_onnx_runtime_reports_nothing_and_keeps_no_identifier_of_the_machine(tmp_path):
