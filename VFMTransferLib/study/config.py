@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -20,7 +19,6 @@ from ..phantom import PhantomGroups, Phantoms, PhantomSplit
 from ..tasks import TASKS, TaskName, find_task
 
 FORMAT = 1
-_MAX_VALUES = 100_000
 MAX_PHANTOMS = 10_000_000
 MIN_SEEDS = 3
 MIN_TEST_CASES = 3
@@ -375,59 +373,18 @@ def read_config(path: Path) -> StudyConfig:
     import yaml  # of the extra `study`
 
     try:
-        document = _plain_yaml(read_small(path).decode("utf-8"), path.name)
+        document = yaml.safe_load(read_small(path))
         if isinstance(document, dict) and "plugins" in document:
             where = f"{path.name}.plugins"
             import_plugins(from_json(tuple[Annotated[str, _MODULE], ...], document["plugins"], where), where)
         config: StudyConfig = from_json(StudyConfig, _with_fits(document, path.name), path.name)
-    except OSError as error:
-        raise ConfigError(f"A study's configuration must be a file, but {path.name} cannot be read.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path.name} must be text in UTF-8, but is not. Save it so.") from error
-    except RecursionError:
-        raise ConfigError(f"{path.name} must be a configuration, but is nested too deeply. Do not use it.") from None
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path.name} must be YAML, but cannot be understood: {reason}.") from error
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path.name} cannot be read as a study's configuration: {error}") from error
     for problem in _problems(config):
         raise ConfigError(f"{path.name}: {problem}")
     return config
-
-
-def _plain_yaml(text: str, file: str) -> Any:
-    """The document of a YAML text.
-
-    Raises:
-        ConfigError: Its aliases stand for more than any study holds (a few lines can for more than memory), it states
-            a key twice, or holds a number of thousands of digits.
-    """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            counts = Counter(str(key.value) for key, _ in node.value)
-            if twice := next((key for key, count in counts.items() if count > 1), None):
-                raise ConfigError(f"{file} must state each key once, but states '{twice:.60}' twice. Remove one.")
-            return super().construct_mapping(node, deep)
-
-    try:
-        document = Loader(text).get_single_data()
-    except yaml.YAMLError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"{file} must hold numbers and dates that can be read, but one cannot. Fix it.") from error
-    left, count = [document], 0
-    while left:
-        value, count = left.pop(), count + 1
-        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        if count > _MAX_VALUES:
-            raise ConfigError(
-                f"{file} must hold at most {_MAX_VALUES:,} values, but its aliases (*name) stand for more. "
-                "Do not use it."
-            )
-    return document
 
 
 def _with_fits(document: Any, where: str) -> Any:

@@ -51,18 +51,6 @@ def test_a_log_has_a_line_for_each_run_that_ends(sweep, capsys):
     ]
 
 
-def test_a_long_silence_is_broken(sweep, capsys, monkeypatch):
-    observer = ProgressLines(sweep)
-    observer.started(FIRST)
-    observer.progressed(FIRST, "step 4", 0.5)
-    observer.shown_s -= 61
-    observer.polled(2)
-    observer.polled(2)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("1/3 0:00 h: 1 of 3 runs, 2 workers.")
-    assert line.endswith("classification, profound, scratch, seed 0: step 4")
-
-
 def test_a_terminal_shows_what_is_done_at_work_and_failed(sweep):
     terminal = Terminal()
     observer = ProgressTable(sweep, terminal)

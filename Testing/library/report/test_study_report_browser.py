@@ -88,14 +88,6 @@ def test_what_is_seen_in_the_matrix_is_the_summary(opened, study):
     assert sorted(float(text.replace("−", "-").rstrip(" %")) for text in shown) == pytest.approx(gains, abs=0.05)
 
 
-def test_better_cells_are_bluer_and_worse_ones_browner(opened):
-    page = opened()
-    up = page.locator("#matrix td.gain-up-3, #matrix td.gain-up-4").first.evaluate(BACKGROUND)
-    down = page.locator("#matrix td[class^=gain-down]").first.evaluate(BACKGROUND)
-    assert up[2] > up[0]
-    assert down[0] > down[2]
-
-
 def test_every_picture_and_chart_has_words_and_is_drawn(opened):
     page = opened()
     assert page.locator("img").evaluate_all("(all) => all.every((e) => e.alt && e.complete && e.naturalWidth > 20)")
@@ -110,7 +102,7 @@ def test_every_picture_and_chart_has_words_and_is_drawn(opened):
 
 def test_names_of_points_do_not_lie_over_each_other(opened):
     page = opened()
-    names = page.locator("#relation .chart").first.locator(".name")
+    names = page.locator("#relation .chart").first.locator("[id=name] text")
     boxes = [name.evaluate(BOX) for name in names.all()]
     assert len(boxes) == 6
     pairs = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i]]
@@ -126,10 +118,3 @@ def test_every_case_can_be_opened_and_is_on_paper_anyway(opened):
     page.emulate_media(media="screen")
     page.locator("#real details:not([open]) summary").first.click()
     assert page.locator("#real details[open] table").count() > 6
-
-
-def test_links_lead_to_every_part(opened):
-    page = opened()
-    targets = page.locator("nav a").evaluate_all("(all) => all.map((a) => a.getAttribute('href'))")
-    assert len(targets) == 11
-    assert all(page.locator(target).count() == 1 for target in targets)

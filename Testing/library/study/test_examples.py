@@ -25,7 +25,7 @@ from VFMTransferLib.study.examples import (
     read_examples,
     write_examples,
 )
-from VFMTransferLib.tasks import TASKS, score_case
+from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
 from VFMTransferLib.tasks.base import LabeledCase
 
@@ -184,23 +184,6 @@ def test_lesions_that_readers_marked_in_patients_are_drawn_only_when_asked_for(t
     assert is_of(pixels(tmp_path, "truth.png", data="real"), CSPCA).any()
 
 
-def test_of_a_patients_anatomy_the_prostate_alone_is_drawn(tmp_path):
-    gland = box(z=slice(1, 4))
-    masks = {Label.PROSTATE: gland, Label.PERIPHERAL_ZONE: gland, Label.TRANSITION_ZONE: box(z=slice(0, 0))}
-    case = Case("case", {Sequence.T2W: a_t2w()})
-    study = LabeledCase("anatomy-segmentation", case, gland, masks, is_phantom=False)
-    result = Result("case", study.task, SOURCE, {str(Label.PROSTATE): 1}, gland, {})
-    (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)])
-    assert set(example.outlines) == {"prostate", "truth"}
-
-
-def test_scores_are_the_cases_own(tmp_path):
-    pair = lesion_result(box(z=slice(4, 6), x=slice(14, 22))), lesion_study()
-    (example,) = write_examples(tmp_path, "e", "pretrained", [pair])
-    assert example.scores == score_case(*pair).values
-    assert example.scores["dice"] == pytest.approx(0.75)
-
-
 @pytest.mark.parametrize("task", list(TASKS))
 def test_every_task_can_be_shown_and_read_again(tmp_path, task):
     study = a_study(task)
@@ -222,10 +205,6 @@ def test_an_example_that_cannot_be_shown_is_named(tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "slice_number": "five"}))
     with pytest.raises(DatasetError, match=r"slice_number' must be a whole number"):
         read_examples(tmp_path)
-
-
-def test_a_study_without_examples_has_none(tmp_path):
-    assert read_examples(tmp_path) == ()
 
 
 @pytest.mark.parametrize("file", ["../phantom/truth.png", "{folder}/secret.png", "..\\secret.png", "a:truth.png"])

@@ -41,15 +41,6 @@ def test_a_case_that_is_drawn_twice_counts_twice():
     assert average_precision(every, sum(lesions)) == pytest.approx(precision_by_hand(candidates, lesions, range(CASES)))
 
 
-def test_without_lesions_there_is_no_precision_and_without_candidates_it_is_0():
-    candidates, lesions = some_candidates(0, 0.6)
-    times = np.zeros((2, CASES))
-    times[0, 0] = times[1, 1] = 1  # a case without a lesion, one with it
-    assert np.isnan(Ranking(candidates, lesions).precision(times)).tolist() == [True, False]
-    assert Ranking([[]] * CASES, lesions).precision(times)[1] == 0
-    assert np.isnan(average_precision([Candidate(0.5, False)], 0))
-
-
 def test_draws_are_of_whole_cases_and_of_seeds():
     """Each draw by hand, over the boundary between parts that are computed together."""
     of_seeds = [some_candidates(seed, 0.5) for seed in range(3)]
@@ -73,13 +64,6 @@ def test_an_interval_leaves_out_zero_where_an_arm_is_better(share_found, is_cert
     assert (gain.low > 0) == is_certain
     same = gain_over_cases(scratch, scratch, True)
     assert (same.percent, same.low, same.high) == (0, 0, 0)  # both arms are drawn together
-
-
-def test_draws_in_which_both_arms_are_at_0_gain_nothing_and_are_not_left_out():
-    """One of three seeds finds nothing with either arm: it is drawn three times in 1 of 27 draws."""
-    scratch = np.array([[0.01] * 5, [0.01] * 5, [0.0] * 5])
-    gain = gain_over_cases(Means(scratch * 7), Means(scratch), True)
-    assert (gain.percent, gain.low, gain.high) == pytest.approx((600, 0, 600))
 
 
 def test_an_interval_holds_its_statistic_and_narrows_with_more_cases():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from small_sweeps import PROFOUND, a_document, prepared_sweep, write_config, write_real_cases
 
 from VFMTransferLib.core.errors import ConfigError, DatasetError
@@ -17,11 +16,9 @@ from VFMTransferLib.metrics.classification import auroc
 from VFMTransferLib.metrics.detection import Candidate, average_precision
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.config import CONFIG, PHANTOMS, REAL, RunKey, planned_runs, read_config
-from VFMTransferLib.study.intervals import Means, mean_over_cases
 from VFMTransferLib.study.label_efficiency import EFFICIENCY, EfficiencyRow, label_efficiency, replaced_cases
 from VFMTransferLib.study.run import run_one
 from VFMTransferLib.study.summary import AREA, LESIONS, PRECISION, SAID, TRUE, summarize
-from VFMTransferLib.study.sweep import Sweep
 from VFMTransferLib.study.tables import (
     CANDIDATES,
     CandidateRow,
@@ -33,7 +30,6 @@ from VFMTransferLib.study.tables import (
     write_tables,
 )
 from VFMTransferLib.study.workspace import run_cases, split_of_run
-from VFMTransferLib.training.loop import CHECKPOINT
 
 SHIPPED = Path(__file__).parents[3] / "Resources" / "Study" / "label-efficiency"
 TASK = "anatomy-segmentation"
@@ -114,12 +110,6 @@ def test_each_real_case_is_left_out_by_one_seed(tmp_path):
         assert not set(split.train) & set(split.test)
         assert set(split.train) | set(split.test) == set(REAL_NAMES)
         assert split.validation == ("phantom-1000",)
-
-
-def trained_weights(sweep: Sweep, run: RunKey) -> torch.Tensor:
-    """All weights of a finished training, as they lie in its folder."""
-    average = torch.load(sweep.workspace.training(run.name) / CHECKPOINT, weights_only=True)["average"]
-    return torch.cat([tensor.flatten().float() for tensor in average.values()])
 
 
 def test_the_tables_keep_sizes_apart_from_the_rest_of_the_study(done):
@@ -210,27 +200,6 @@ def test_the_page_states_how_often_each_rate_was_chosen(done, tmp_path, are_whol
     }
     assert {row for row in found if row[1] != "all"} == expected
     assert any(row[1] == "all" for row in found) == are_whole
-
-
-def test_the_page_counts_the_trainings_that_diverged(done, tmp_path):
-    tables = read_tables(done)
-
-    def with_rates(run):
-        if run.arm == "trivial" or run.labelled_cases != 2:
-            return run
-        diverged = 2 if run.arm == "scratch" and run.seed < 2 and run.trained_on == "phantoms" else 0
-        return replace(run, learning_rate=0.002 if run.seed else 0.001, encoder_learning_rate=0.002, diverged=diverged)
-
-    write_tables(replace(tables, runs=tuple(map(with_rates, tables.runs))), tmp_path)
-    shutil.copy(done / CONFIG, tmp_path)
-    assert sum(run.diverged for run in read_tables(tmp_path).runs) == 4
-    text = write_study_report(tmp_path)[1].read_text()
-    section = text[text.index('<section id="rates"') :].split("</section>")[0]
-    assert "Trainings at a rate that diverged were left out" in section
-    cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in section.split("<tr>")[1:]]
-    assert cells[0][-1] == "Diverged"
-    found = [(row[1], row[2], row[-1]) for row in cells[1:] if row[-1]]
-    assert found == [("ProFound, from scratch", "2 phantoms", "4")]
 
 
 @pytest.mark.parametrize(
@@ -373,35 +342,6 @@ def test_lesions_have_the_gain_of_their_average_precision_beside_that_of_the_thr
     assert not (tmp_path / CANDIDATES).exists()
 
 
-def test_an_arm_without_candidates_marks_nothing_and_one_without_lesions_is_not_known():
-    found = [lesion_rows("pretrained", s, 0.9) for s in (1, 2)]
-    silent = [lesion_rows("scratch", s, 0.4, marks=False) for s in (1, 2)]
-    _, by_precision = label_efficiency(joined(*found, *silent))
-    assert (by_precision.scratch, by_precision.pretrained) == (0, 1)
-    former = replace(silent[0], metrics=tuple(row for row in silent[0].metrics if row.metric != "lesions"))
-    rows = label_efficiency(joined(*found, former, silent[1]))
-    assert [row.metric for row in rows] == ["dice"]
-
-
-def test_a_gain_follows_from_the_means_beside_it_where_folds_are_uneven():
-    cases = {0: {"a": 0.2, "b": 0.4, "c": 0.6}, 1: {"d": 0.5}}
-    gains = {"a": 0.0, "b": 0.1, "c": 0.0, "d": 0.3}
-    runs, metrics = [], []
-    for seed, values in cases.items():
-        for arm in ("scratch", "pretrained"):
-            reached = {case: value + gains[case] * (arm == "pretrained") for case, value in values.items()}
-            mean = sum(reached.values()) / len(reached)
-            runs.append(RunRow("e", TASK, arm, seed, "dice", True, mean, 1, 1, 1.0, len(reached), "", 1, REAL))
-            metrics += [MetricRow("e", TASK, arm, seed, "real", c, "dice", v, 1, REAL) for c, v in reached.items()]
-    (row,) = label_efficiency(StudyTables(tuple(runs), tuple(metrics)))
-    assert (row.scratch, row.pretrained) == pytest.approx((1.7 / 4, 2.1 / 4))
-    assert row.rpg_percent == pytest.approx(100 * 0.4 / 1.7)
-    lost = StudyTables(tuple(run for run in runs if (run.arm, run.seed) != ("pretrained", 1)), tuple(metrics))
-    (row,) = label_efficiency(lost)
-    assert (row.scratch, row.n_cases) == (pytest.approx(0.4), 3)
-    assert row.rpg_percent == pytest.approx(100 * 0.1 / 1.2)
-
-
 @pytest.mark.parametrize(("large", "replaced"), [((0, 1), 2), ((0,), 2), ((2,), math.nan)])
 def test_sizes_are_compared_by_the_seeds_that_all_have(large, replaced):
     """Each seed tests other patients, and those of seed 1 are easier; a size may lack seeds."""
@@ -418,25 +358,3 @@ def test_sizes_are_compared_by_the_seeds_that_all_have(large, replaced):
                 ]
     small, _ = label_efficiency(StudyTables(tuple(runs), tuple(metrics)))
     assert small.replaced_cases == pytest.approx(replaced, nan_ok=True)
-
-
-def test_a_gain_at_one_size_shows_at_that_size_alone(tmp_path):
-    rng = np.random.default_rng(0)
-    base = rng.uniform(0.4, 0.5, (3, 8))
-    parts = [
-        rows_of(1, "scratch", base),
-        rows_of(1, "pretrained", base + 0.2),
-        rows_of(2, "scratch", base + 0.3),
-        rows_of(2, "pretrained", base + 0.3),
-    ]
-    tables = StudyTables(tuple(r for runs, _ in parts for r in runs), tuple(m for _, ms in parts for m in ms))
-    write_tables(tables, tmp_path)
-    assert read_tables(tmp_path) == tables
-    one, two = label_efficiency(read_tables(tmp_path))
-    assert (one.labelled_cases, two.labelled_cases) == (1, 2)
-    assert one.rpg_low > 0
-    assert one.rpg_percent == pytest.approx(20 / base.mean())
-    assert two.rpg_percent == pytest.approx(0)
-    assert (two.rpg_low, two.rpg_high) == pytest.approx((0, 0))
-    assert one.replaced_cases == pytest.approx(2 ** (0.2 / 0.3) - 1)
-    assert (one.scratch, one.scratch_low, one.scratch_high) == pytest.approx(mean_over_cases(Means(base)))

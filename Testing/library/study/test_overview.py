@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from whole_study import ENCODERS, PATIENTS, SEEDS, a_grid
 
-from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.config import read_config
 from VFMTransferLib.study.overview import (
     MissingRuns,
@@ -18,19 +17,14 @@ from VFMTransferLib.study.overview import (
     arm_values,
     best_arm,
     cases_better,
-    encoders_of,
-    metric_name,
     missing_runs,
     naive_arm,
     plan_of,
     real_rows,
-    shared_cases,
-    tasks_of,
-    total_device_hours,
     whole_study,
 )
 from VFMTransferLib.study.summary import summarize
-from VFMTransferLib.study.tables import MetricRow, RunRow, StudyTables, read_rows, write_rows, write_tables
+from VFMTransferLib.study.tables import MetricRow, RunRow, StudyTables, read_rows, write_rows
 from VFMTransferLib.tasks import TASKS
 
 GRID = a_grid()
@@ -92,29 +86,6 @@ def test_the_summary_of_a_whole_study_agrees_with_a_plain_second_way(row):
         assert row.rpg_low < row.rpg_percent < row.rpg_high
 
 
-def test_a_whole_study_has_a_row_for_each_encoder_and_task_and_nothing_missing():
-    assert {(row.encoder, row.task) for row in summarize(GRID)} == {(e, str(t)) for e in ENCODERS for t in TASKS}
-    assert tasks_of(GRID.runs) == tuple(str(task) for task in TASKS)
-    assert encoders_of(GRID.runs) == ENCODERS
-    assert not missing_runs(GRID, whole_study(GRID.runs)).any
-
-
-def test_arms_come_encoder_by_encoder_then_what_is_specialised_then_what_is_trivial():
-    runs = [
-        a_run("mean-adc", "trivial", 0, 9.0),
-        a_run("dynunet", "specialised", 0, 3.0),
-        *(a_run(encoder, arm, 0, 5.0) for encoder in ("provicnet", "profound") for arm in ("scratch", "pretrained")),
-    ]
-    assert [(value.encoder, value.arm) for value in arm_values(runs, "adc-translation")] == [
-        ("profound", "pretrained"),
-        ("profound", "scratch"),
-        ("provicnet", "pretrained"),
-        ("provicnet", "scratch"),
-        ("dynunet", "specialised"),
-        ("mean-adc", "trivial"),
-    ]
-
-
 def test_the_best_arm_and_who_beats_the_trivial_one_follow_the_measures_direction():
     runs = [a_run("profound", "scratch", seed, value) for seed, value in enumerate((4.0, 6.0, 8.0))]
     runs += [a_run("profound", "pretrained", 0, 5.0), a_run("profound", "pretrained", 1, math.nan)]
@@ -145,24 +116,6 @@ def test_real_cases_are_means_over_seeds_and_count_against_the_trivial_baseline(
     assert cases_better(rows, ("profound", "scratch"), higher_is_better=False) == (1, 2)  # 10 against 10 is no better
     assert cases_better(rows, ("profound", "scratch"), higher_is_better=True) == (0, 2)
     assert {row.case for row in real_rows(GRID.metrics)} == set(PATIENTS)
-
-
-def test_means_over_real_cases_are_of_those_in_which_every_arm_has_a_value():
-    """HD95 is not defined where nothing is marked: from scratch on the hardest patient."""
-    found = {("pretrained", 0): (4.0, 5.0, 40.0), ("scratch", 0): (5.0, 6.0, math.nan)}
-    metrics = [
-        MetricRow("profound", "anatomy-segmentation", arm, seed, "real", case, "hd95_mm", value)
-        for (arm, seed), values in found.items()
-        for case, value in zip("abc", values, strict=True)
-    ]
-    rows = real_rows(metrics)
-    assert [row.values[("profound", "pretrained")] for row in rows] == [4.0, 5.0, 40.0]
-    assert [row.values.get(("profound", "scratch")) for row in rows] == [5.0, 6.0, None]
-    assert [row.case for row in shared_cases(rows)] == ["a", "b"]
-
-
-def test_device_hours_are_of_all_runs():
-    assert total_device_hours([a_run("e", "scratch", 0, 1, 1800), a_run("e", "pretrained", 0, 1, 5400)]) == 2
 
 
 def test_what_is_missing_is_named():
@@ -217,32 +170,6 @@ def test_a_study_is_held_against_its_own_plan():
     assert (found.task_specific, found.few_labels) == (baselines[1:], few[1:])
 
 
-@pytest.mark.parametrize(
-    ("name", "task", "title", "unit", "higher", "text"),
-    [
-        ("psnr_db", "super-resolution", "PSNR", "dB", True, "1.23"),
-        ("mae", "adc-translation", "MAE", "1e-6 mm²/s", False, "1.2"),
-        ("mae gland", "super-resolution", "MAE, in the gland", "a.u.", False, "1.2"),
-        (
-            "mae adc-corrected gland",
-            "distortion-correction",
-            "MAE, ADC corrected, in the gland",
-            "1e-6 mm²/s",
-            False,
-            "1.2",
-        ),
-        ("dice peripheral-zone", "anatomy-segmentation", "Dice, Peripheral zone", "", True, "1.235"),
-        ("displacement_mm", "distortion-correction", "Displacement error", "mm", False, "1.23"),
-        ("something-new", "classification", "something-new", "", None, "1.235"),
-    ],
-)
-def test_a_measures_name_says_unit_and_direction(name, task, title, unit, higher, text):
-    found = metric_name(name, task)
-    assert (found.title, found.unit, found.higher_is_better) == (title, unit, higher)
-    assert found.text(1.2346) == text
-    assert (found.text(math.nan), found.text(math.inf), found.text(-1e-9).startswith("-")) == ("n/a", "∞", False)
-
-
 def test_trainings_that_were_still_improving_are_counted_and_their_column_is_optional(tmp_path):
     def run(seed: int, steps_to_best: int, ended: str = "") -> RunRow:
         own = a_run("profound", "scratch", seed, 1.0)
@@ -258,13 +185,3 @@ def test_trainings_that_were_still_improving_are_counted_and_their_column_is_opt
         write_rows(tmp_path / "runs.csv", RunRow, rows)
         assert (tmp_path / "runs.csv").read_text(encoding="utf-8").splitlines()[0].endswith(",ended") == has_column
         assert read_rows(tmp_path / "runs.csv", RunRow) == tuple(rows)
-
-
-def test_the_page_marks_what_was_still_improving(tmp_path):
-    first = next(run for run in GRID.runs if run.arm == "scratch")
-    rows = [replace(run, steps_to_best=run.steps if run == first else 1 if run.steps else 0) for run in GRID.runs]
-    write_tables(replace(GRID, runs=tuple(rows)), tmp_path)
-    page = write_study_report(tmp_path)[1].read_text(encoding="utf-8")
-    assert page.count("still improving: ") == 1
-    trainings = sum(run.steps > 0 for run in rows)
-    assert f"1 of {trainings} trainings were still improving" in page
