@@ -1,10 +1,10 @@
 """Image files to volumes and back, the only code that opens them. Imports `core`.
 
-`images` reads and writes one image: `nifti` and `text_headers` (NRRD, MetaImage) read its header, by the checks of
-`headers`, and `voxels` what follows. `cases` finds the images of one case; in DICOM `dicom` does so, by what
-`dicom_series` reads in the headers: whether a series is T2w, ADC or diffusion; `acquisition` reads how it was acquired,
-`guarded` decodes compressed slices. `diffusion` computes the high-b image, `plausibility` checks what images show.
-`segmentations` writes what Slicer opens as one, `results` a folder of results that appears whole or not at all.
+`images` reads and writes one image: `nifti`, `nrrd` and `metaimage` read, by the checks of `grids`. `cases` finds the
+images of one case; in DICOM `dicom` does so, by what `dicom_series` reads in the headers: whether a series is T2w, ADC
+or diffusion; `acquisition` reads how it was acquired. `diffusion` computes the high-b image, `plausibility` checks what
+images show. `segmentations` writes what Slicer opens as one, `results` a folder of results that appears whole or not at
+all, `dicom_out` results as DICOM.
 """
 
 from __future__ import annotations

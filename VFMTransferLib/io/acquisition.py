@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.files import open_regular
 from ..core.measurements import Acquisition, nearest_phase_axis
 from .dicom_series import MIN_COS_AXIAL, MIN_T2W_ECHO_MS, Series
 
@@ -27,10 +26,10 @@ def acquisition_of(file: Path) -> Acquisition:
     """What one slice of a series states of its acquisition; fields that it does not state stay unknown."""
     import pydicom
 
-    with open_regular(file) as stream, pydicom.config.disable_value_validation(), warnings.catch_warnings():
+    with pydicom.config.disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             return _acquisition(dataset)
         except Exception:  # pydicom raises errors of many kinds for a value that is none
             return Acquisition()

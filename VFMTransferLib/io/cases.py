@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from ..core.case import Case
 from ..core.errors import (
@@ -30,6 +29,7 @@ from ..core.volume import Geometry, Volume
 from . import dicom
 from .dicom_series import Exam, mixed_exams
 from .diffusion import HIGH_B, high_b_of_file, is_series, volumes_by_b
+from .grids import ImageArray
 from .images import (
     image_stem,
     is_image_name,
@@ -361,7 +361,7 @@ class ExportedImage:
     path: Path
     geometry: Geometry | None = None
 
-    def read(self) -> sitk.Image:
+    def read(self) -> ImageArray:
         """The image, with nothing checked of its values.
 
         Raises:
@@ -372,7 +372,7 @@ class ExportedImage:
         if self.geometry is None:
             return read_image(self.path)
         require_usable_grid(self.geometry, self.path.name)
-        return Volume(_read_array(self.path, self.geometry), self.geometry).to_sitk()
+        return ImageArray(_read_array(self.path, self.geometry), self.geometry)
 
 
 def read_exported_case(

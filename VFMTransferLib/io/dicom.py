@@ -1,22 +1,21 @@
 """DICOM folders: the series that is read for T2w, ADC and high-b image, and its slices as a volume.
 
-`dicom_series` reads the headers (pydicom) and recognizes a series by them; pixels are read by SimpleITK (GDCM). Slices
-are stacked by position, with every gap checked; nothing of a patient's identity is kept.
+`dicom_series` reads the headers (pydicom) and recognizes a series by them; pixels by pydicom,
+compressed ones by SimpleITK. Slices are stacked by position, with every gap checked; no identity is kept.
 """
 
 from __future__ import annotations
 
-import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from ..core.case import UNREAD
 from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError, MixedExamsError
-from ..core.files import open_regular
 from ..core.measurements import Acquisition
 from ..core.notes import Note
 from ..core.terms import Sequence as MRSequence
@@ -27,17 +26,14 @@ from .dicom_series import (
     Exam,
     Header,
     Series,
-    count_without_place,
     grouped,
     listed,
     mixed_exams,
     read_headers,
     study_id,
-    unreadable,
 )
 from .diffusion import HIGH_B, high_b_image
-from .guarded import read_slices, require_room
-from .headers import AXES_TOLERANCE, MAX_MM
+from .grids import MAX_IMAGE_VARIABLE, max_image_bytes
 from .images import require_usable_grid
 
 _SAME_ECHO_MS = 1.0  # scanners round; ours
@@ -48,9 +44,6 @@ SPACING_TOLERANCE_MM = 1e-3
 SAME_POSITION_MM = 0.01
 GAP_TOLERANCE = 0.02  # of the gap; positions are written with rounding
 SHEAR_TOLERANCE_MM = 0.1
-_MIN_SPACING_MM = 1e-6
-_DIGITS = re.compile("[0-9]+")
-_PIXEL_DATA = b"\xe0\x7f\x10\0"
 
 
 def is_dicom(path: Path) -> bool:
@@ -62,39 +55,8 @@ def is_dicom(path: Path) -> bool:
 
 
 def _dicom_files(paths: Iterable[Path]) -> list[Path]:
-    """The DICOM files among what a folder holds; hidden ones are the system's (`._IM1.dcm` on disks of a Mac).
-
-    Raises:
-        ImageError: A slice may be missing: beside DICOM files one named alike is empty, or a link to nothing. A series
-            may be missing: a link leads to a folder, which is not searched, or may have led to one.
-    """
-    there = [path for path in sorted(paths) if not path.name.startswith(".")]
-    found = [path for path in there if path.is_file() and is_dicom(path)]
-    named_alike = {_without_numbers(path) for path in found}
-    for path in there:
-        is_slice = path.suffix.lower() in DICOM_SUFFIXES or _without_numbers(path) in named_alike
-        is_dead = path.is_symlink() and not path.exists()
-        if (path.is_symlink() and path.is_dir()) or (is_dead and not is_slice and not path.suffix):
-            what = "nothing that is there" if is_dead else "a folder"
-            raise ImageError(
-                f"'{path.name}' must be a folder itself to be searched for DICOM files, but is a link to {what}, so "
-                "that a series may be missing. Put the folder in its place, or remove the link."
-            )
-        if not is_slice:
-            continue
-        if is_dead:
-            raise ImageError(
-                f"'{path.name}' must be a file, but is a link whose target is not there, so that a slice may be "
-                "missing. Fetch it, or remove the link."
-            )
-        if path.is_file() and path.stat().st_size == 0:
-            raise unreadable(path)
-    return found
-
-
-def _without_numbers(path: Path) -> tuple[Path, str]:
-    """What slices of one export have in common: folder and name, but for their numbers."""
-    return path.parent, _DIGITS.sub("0", path.name)
+    """The DICOM files among what a folder holds; hidden ones are the system's (`._IM1.dcm` on disks of a Mac)."""
+    return [path for path in sorted(paths) if not path.name.startswith(".") and path.is_file() and is_dicom(path)]
 
 
 @dataclass(frozen=True)
@@ -140,14 +102,8 @@ def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = F
         AmbiguousInputError: Several studies, or several series that could be one sequence.
         ImageError, GeometryError: A series that is needed cannot be read as a volume.
     """
-    files = _dicom_files(folder.rglob("*"))
-    headers = read_headers(files)
+    headers = read_headers(_dicom_files(folder.rglob("*")))
     if not headers:
-        if lost := count_without_place(files):
-            raise GeometryError(
-                "DICOM slices must state where they lie (ImageOrientationPatient, ImagePositionPatient), but those in "
-                f"the folder do not: {lost}. Export the exam again."
-            )
         return None
     series = grouped(headers)
     studies = {h.study_uid for h in headers}
@@ -466,85 +422,60 @@ def stack_slices(headers: Sequence[Header], name: str, label: str) -> Volume:
         ImageError: A slice's pixels cannot be read.
     """
     _require_one_grid(headers, label)
-    normal = headers[0].normal
     ordered = _along_normal(headers)
     gap = _even_gap_mm(ordered, label)
     first = ordered[0]
-    columns = np.column_stack([first.orientation[:3], first.orientation[3:], normal])
     x, y = first.size
+    direction = np.column_stack([first.orientation[:3], first.orientation[3:], first.normal])
     geometry = Geometry(
         size=(x, y, len(ordered)),
         spacing_mm=(*map(float, first.spacing_mm), gap),  # type: ignore[arg-type]
         origin_mm=tuple(map(float, first.position_mm)),  # type: ignore[arg-type]
-        direction=tuple(map(float, columns.ravel())),
+        direction=tuple(map(float, direction.ravel())),
     )
     require_usable_grid(geometry, label)
     return Volume(_pixels(ordered, geometry.shape, label), geometry, name)
 
 
 def _pixels(ordered: Sequence[Header], shape: tuple[int, int, int], label: str) -> np.ndarray:
-    """The slices as float32. Where none is compressed they are read here; a child process does the rest."""
-    plain = [h.pixels for h in ordered]
-    if None in plain:
-        return read_slices([h.path for h in ordered], shape, label)
-    require_room(shape, label)
-    array = np.empty(shape, np.float32)
-    for slice_, header, pixels in zip(array, ordered, plain, strict=True):
-        assert pixels is not None
-        with open_regular(header.path) as file:
-            file.seek(pixels.offset)
-            start = file.read(pixels.start_bytes)
-            content = file.read(slice_.size * pixels.dtype.itemsize)
-        if start[:4] != _PIXEL_DATA or int.from_bytes(start[-4:], "little") < len(content):
-            return read_slices([h.path for h in ordered], shape, label)
-        stored = np.frombuffer(content, pixels.dtype)
-        if stored.size != slice_.size:
-            raise ImageError(f"{label} must be whole, but a slice is truncated. Export it again.")
-        unused = 8 * pixels.dtype.itemsize - pixels.bits
-        stored = (stored << unused) >> unused  # overlays may lie in the bits that are not used
-        with np.errstate(over="ignore"):  # what overflows is refused with what is infinite
-            slice_[:] = (stored * np.float64(pixels.slope) + np.float64(pixels.intercept)).reshape(slice_.shape)
-    return array
+    """The slices as float32; compressed ones by SimpleITK, which has all codecs that scanners and archives use."""
+    import pydicom
+
+    if int(np.prod(shape, dtype=np.int64)) * 4 > max_image_bytes():
+        raise ImageError(f"{label} takes more memory than an image may. Select another, or raise {MAX_IMAGE_VARIABLE}.")
+    try:
+        if any(header.is_compressed for header in ordered):
+            reader = sitk.ImageSeriesReader()
+            reader.SetFileNames([str(header.path) for header in ordered])
+            reader.SetOutputPixelType(sitk.sitkFloat32)  # rescale slopes may differ from slice to slice
+            return sitk.GetArrayFromImage(reader.Execute()).reshape(shape)
+        array = np.empty(shape, np.float32)
+        with pydicom.config.disable_value_validation(), warnings.catch_warnings(), np.errstate(over="ignore"):
+            warnings.simplefilter("ignore")
+            for slice_, header in zip(array, ordered, strict=True):
+                stored = pydicom.dcmread(header.path, force=True).pixel_array
+                slice_[:] = stored * np.float64(header.slope) + np.float64(header.intercept)
+        return array
+    except Exception as error:  # codecs and pydicom raise errors of many kinds
+        raise ImageError(f"{label} has a slice that is truncated or damaged. Export it again.") from error
 
 
 def _require_one_grid(headers: Sequence[Header], label: str) -> None:
+    """Raise unless slices are single-frame gray images of one size, spacing and orientation."""
     first = headers[0]
-    if damage := next((h.damage for h in headers if h.damage), ""):
-        raise ImageError(damage)
     if max(h.frames for h in headers) > 1:
-        raise ImageError(
-            f"{label} must have one slice a file, but is multi-frame (enhanced). Export it as single-frame files, or "
-            "convert it first."
-        )
+        raise ImageError(f"{label} is multi-frame (enhanced). Export it as single-frame files, or convert it first.")
     if len(headers) < 2:
-        raise GeometryError(f"{label} must be a volume, but has a single slice. Select the whole series.")
+        raise GeometryError(f"{label} has a single slice. Select the whole series.")
     if not all(h.is_gray for h in headers):
-        raise ImageError(f"{label} must have one gray value a pixel, but has colors. Select the original series.")
+        raise ImageError(f"{label} has colors, not one gray value a pixel. Select the original series.")
     if problem := next((h.pixel_problem for h in headers if h.pixel_problem), ""):
-        raise ImageError(f"{label} must state what its pixels' values are, but has {problem}. Export it again.")
-    if any(h.is_inverted and h.pixels is None for h in headers):  # which the toolkit inverts, and we do not
-        raise ImageError(
-            f"{label} must not be compressed where gray values are stored inverted (MONOCHROME1), but is. Export it "
-            "without compression."
-        )
+        raise ImageError(f"{label} does not state what its pixels' values are: it has {problem}. Export it again.")
+    if any(h.is_inverted and h.is_compressed for h in headers):  # which SimpleITK inverts, and pydicom does not
+        raise ImageError(f"{label} has compressed inverted gray values (MONOCHROME1). Export it without compression.")
     for header in headers:
-        if len(header.spacing_mm) != 2 or not all(_MIN_SPACING_MM <= s <= MAX_MM for s in header.spacing_mm):
-            found = " x ".join(f"{s:g}" for s in header.spacing_mm) or "none"
-            raise GeometryError(
-                f"{label} must state a pixel spacing above 0 mm (PixelSpacing), but states {found}. Export it again."
-            )
-        axes = np.reshape(header.orientation, (2, 3))
-        if not np.allclose(axes @ axes.T, np.eye(2), atol=AXES_TOLERANCE):
-            raise GeometryError(
-                f"{label} must state two perpendicular directions (ImageOrientationPatient), but states others. "
-                "Export it again."
-            )
-        if not np.isfinite(header.position_mm).all() or np.abs(header.position_mm).max() > MAX_MM:
-            raise GeometryError(
-                f"{label} must state where its slices lie (ImagePositionPatient), but a position is infinite or huge. "
-                "Export it again."
-            )
-    for header in headers[1:]:
+        if len(header.spacing_mm) != 2:
+            raise GeometryError(f"{label} states no pixel spacing (PixelSpacing). Export it again.")
         same = (
             header.size == first.size
             and np.allclose(header.spacing_mm, first.spacing_mm, atol=SPACING_TOLERANCE_MM)
@@ -552,8 +483,7 @@ def _require_one_grid(headers: Sequence[Header], label: str) -> None:
         )
         if not same:
             raise GeometryError(
-                f"{label} must have slices of one size, spacing and orientation, but mixes several. "
-                "Split the series, or select another one."
+                f"{label} mixes slices of several sizes, spacings or orientations. Split the series, or select another."
             )
 
 
@@ -562,19 +492,20 @@ def _even_gap_mm(ordered: Sequence[Header], label: str) -> float:
     positions = np.array([h.position_mm for h in ordered])
     along = positions @ ordered[0].normal
     gaps = np.diff(along)
-    repeated = [pair for pair, apart in zip(pairwise(ordered), gaps, strict=True) if apart < SAME_POSITION_MM]
-    if repeated:
-        found = f"{label} must have one slice at each position, but positions repeat: {len(repeated)}"
-        if all(one.instance_uid and one.instance_uid == other.instance_uid for one, other in repeated):
-            raise GeometryError(f"{found} (one instance in two files that differ). Keep one file of each.")
-        raise GeometryError(f"{found} (acquisitions, echoes or directions). Split the series, or select another one.")
+    if not np.isfinite(gaps).all():
+        raise GeometryError(f"{label} has a slice whose position is infinite. Export it again.")
+    if repeated := int((gaps < SAME_POSITION_MM).sum()):
+        raise GeometryError(
+            f"{label} has several slices at one position, {repeated} times (acquisitions, echoes, directions or "
+            "copies). Split the series, or select another one."
+        )
     gap = float(np.median(gaps))
     uneven = np.abs(gaps - gap) > GAP_TOLERANCE * gap
     if uneven.any():
         missing = int((np.round(gaps[uneven] / gap) - 1).sum())
         found = f"slices are missing: {missing}" if missing > 0 else f"gaps are {gaps.min():.2f}..{gaps.max():.2f} mm"
-        raise GeometryError(f"{label} must have even gaps between slices, but {found}. Export the whole series again.")
+        raise GeometryError(f"{label} has uneven gaps between slices; {found}. Export the whole series again.")
     sideways = positions - positions[0] - np.outer(along - along[0], ordered[0].normal)
     if np.abs(sideways).max() > SHEAR_TOLERANCE_MM:
-        raise GeometryError(f"{label} must have slices above each other, but they shift sideways. Resample it first.")
+        raise GeometryError(f"{label} has slices that shift sideways. Resample it first.")
     return float((along[-1] - along[0]) / (len(ordered) - 1))

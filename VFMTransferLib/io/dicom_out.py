@@ -22,7 +22,7 @@ from scipy import ndimage
 from ..core import __version__
 from ..core.case import Case
 from ..core.errors import GeometryError, ImageError
-from ..core.files import open_regular, writing
+from ..core.files import writing
 from ..core.result import Lesion, Result
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
 from ..core.terms import Sequence as MRSequence
@@ -278,8 +278,7 @@ def _headers(case: Case, sequence: MRSequence) -> list[Dataset]:
 def _header(file: Path) -> Dataset:
     import pydicom
 
-    with open_regular(file) as stream:
-        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)  # as it was read: without a preamble too
+    header = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # as it was read: without a preamble too
     lacking = [keyword for keyword in _IDENTIFIERS if not header.get(keyword)]
     if lacking:
         raise ImageError(

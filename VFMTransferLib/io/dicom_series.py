@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import logging
 import re
 import struct
 import warnings
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.errors import ImageError
-from ..core.files import open_regular
-from .guarded import start_reader
-from .headers import MAX_IMAGE_VARIABLE, limits
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"  # class of single-frame MR images
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-_IMPLICIT_LITTLE, _EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-_META_GROUP = 2
 _PATIENT = ("PatientID", "PatientName", "PatientBirthDate")
 _GRAY = ("MONOCHROME1", "MONOCHROME2", "")
 _BITS_ALLOCATED = (8, 16, 32)
-_SCALED_OTHERWISE = ("ModalityLUTSequence", "RealWorldValueMappingSequence")
 _SAME_UNIT = 1e-3  # of a decimal logarithm
-_PIXEL_HEADER_BYTES = 8  # before the pixels, at least: their tag and length
 # Where each make keeps the b value: group, private creator, element.
 _SIEMENS_B = (0x0019, "SIEMENS MR HEADER", 0x0C)
 _PHILIPS_B = (0x2001, "Philips Imaging DD 001", 0x03)
@@ -62,18 +52,6 @@ _RECONSTRUCTED = frozenset(
     | {"UNCORRECTED"}  # as `dicom_out` marks copies of the exam's own images
 )
 _SYNTHETIC = "SYNTHETIC"  # as `dicom_out` and synthetic MRI mark what an algorithm made
-
-
-@dataclass(frozen=True)
-class PlainPixels:
-    """Where a slice's pixels lie that are not compressed (after tag and length), and how a value follows from them."""
-
-    offset: int
-    start_bytes: int
-    dtype: np.dtype
-    bits: int
-    slope: float
-    intercept: float
 
 
 @dataclass(frozen=True)
@@ -109,18 +87,17 @@ class Header:
         signal_scale: What a value is divided by to be the signal that images of Philips share; None where not stated.
         exam: Whose it is.
         spacing_mm: Between pixels along (x, y); empty where it is not stated.
-        pixels: None where they are compressed, or stored in a way that only the toolkit reads.
+        slope, intercept: Value = slope * stored + intercept.
+        is_compressed: Decoded by SimpleITK.
         pixel_problem: What makes the pixels' values unknown, in words; empty where they are known.
         is_gray: One value a pixel.
         is_inverted: The lowest value is white (MONOCHROME1).
         is_mapped_otherwise: Its Real World Value Mapping states other values than its rescale.
-        damage: Why its series is not whole, in a sentence; empty where no slice is known to be damaged.
     """
 
     path: Path
     study_uid: str
     series_uid: str
-    instance_uid: str
     number: str
     description: str
     modality: str
@@ -136,12 +113,13 @@ class Header:
     is_trace: bool
     signal_scale: float | None
     exam: Exam
-    pixels: PlainPixels | None
+    slope: float
+    intercept: float
+    is_compressed: bool
     pixel_problem: str
     is_gray: bool
     is_inverted: bool
     is_mapped_otherwise: bool
-    damage: str = ""
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -154,193 +132,45 @@ class Header:
         return np.cross(self.orientation[:3], self.orientation[3:])
 
 
-@dataclass(frozen=True)
-class _LostSlice:
-    """A slice of MR without a usable header.
-
-    Attributes:
-        series_uid: Of its series.
-        damage: What is wrong with it, in a sentence.
-        is_image: Whether it is one in space for sure; what states no place may be a screenshot.
-    """
-
-    series_uid: str
-    damage: str
-    is_image: bool
-
-
 def read_headers(paths: Iterable[Path]) -> list[Header]:
     """Headers of the files that are images in space; reports, presentation states and the like stay out.
 
-    Of files with equal bytes, as where an exam was copied into a folder twice, the first one counts.
-    What lacks a slice of MR, or has one that is truncated or damaged, bears that as `damage`: only who stacks it cares.
-
     Raises:
-        ImageError: A file is damaged, and which series it belongs to is not known, or nothing else is left of that.
+        ImageError: A file is damaged, so that a slice may be missing.
     """
     import pydicom  # not above: files of other kinds are read without it
 
     # What pydicom remarks on odd values would come before our sentence.
     logging.getLogger("pydicom").addHandler(logging.NullHandler())
+    headers = []
     with pydicom.config.disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        headers, lost = [], []
         for path in paths:
-            header = _read_header(path)
-            if isinstance(header, _LostSlice):
-                lost.append(header)
-            elif header is not None:
-                if header.pixels is None:
-                    start_reader()  # ready when all headers are read
+            try:
+                dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+                has_pixels = bool(_number(dataset, "Rows"))
+                if not has_pixels and not _text(dataset, "SOPClassUID"):
+                    raise ValueError("nothing that an image has")
+                header = _header(path, dataset) if has_pixels else None
+            except Exception as error:  # pydicom raises errors of many kinds
+                raise ImageError(
+                    f"'{path.name}' is no whole DICOM file, so that a slice may be missing. Export it again, or remove "
+                    "it."
+                ) from error
+            if header is not None:
                 headers.append(header)
-    headers = _without_copies(headers)
-    damages = {header.series_uid: header.damage for header in headers if header.damage}
-    known = {header.series_uid for header in headers}
-    for slice_ in lost:
-        if slice_.is_image and slice_.series_uid not in known:
-            raise ImageError(slice_.damage)
-        damages.setdefault(slice_.series_uid, slice_.damage)
-    return [replace(h, damage=damages[h.series_uid]) if h.series_uid in damages else h for h in headers]
+    return headers
 
 
-def _without_copies(headers: Sequence[Header]) -> list[Header]:
-    """The first of files with equal bytes; only files of one instance at one place are compared."""
-    kept: list[Header] = []
-    alike: dict[object, list[Path]] = {}
-    for header in headers:
-        others = alike.setdefault((header.series_uid, header.instance_uid, header.position_mm), [])
-        if not any(filecmp.cmp(header.path, other, shallow=False) for other in others):
-            kept.append(header)
-            others.append(header.path)
-    return kept
-
-
-def count_without_place(paths: Iterable[Path]) -> int:
-    """How many MR slices state no orientation or no position, so that they are no images in space."""
-    import pydicom
-
-    count = 0
-    for path in paths:
-        with suppress(Exception), open_regular(path) as file, pydicom.config.disable_value_validation():
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-            stated = (dataset.get("ImageOrientationPatient"), dataset.get("ImagePositionPatient"))
-            count += _text(dataset, "SOPClassUID") == _MR_STORAGE and not all(stated)
-    return count
-
-
-def _read_header(path: Path) -> Header | _LostSlice | None:
-    """The header; what is known of a slice that has no usable one; None of what is no image."""
-    import pydicom
-
-    with open_regular(path) as file:
-        meta = _file_meta(file)
-        is_deflated = _text(meta, "TransferSyntaxUID") == _DEFLATED
-        if path.stat().st_size > limits().image_bytes or (is_deflated and _inflates_too_far(file)):
-            raise ImageError(
-                f"'{path.name}' must take at most {limits().image_bytes >> 20} MB, but takes more. Remove it, or raise "
-                f"{MAX_IMAGE_VARIABLE}."
-            )
-        file.seek(0)
-        dataset = None
-        with suppress(Exception):  # pydicom raises errors of many kinds where a file is something else
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        stated = {_text(meta, "MediaStorageSOPClassUID"), "" if dataset is None else _text(dataset, "SOPClassUID")}
-        is_mr = _MR_STORAGE in stated
-        if dataset is None:
-            if is_mr or stated == {""}:
-                raise unreadable(path)
-            return None
-        try:
-            has_pixels = _has_pixels(dataset, path.stat().st_size - file.tell())
-        except Exception:  # and where a value is no such thing
-            has_pixels = False
-        if not has_pixels and stated == {""}:
-            raise unreadable(path)
-        if not has_pixels and not is_mr:
-            return None
-        # Without a slice of MR its series would be shorter unnoticed.
-        damage = (
-            f"'{path.name}' must be a whole DICOM slice, but is truncated or damaged. Export it again."
-            if not has_pixels
-            else ""
-        )
-        try:
-            header = _header(path, dataset, file.tell())
-        except Exception:  # a value that is none of its kind
-            if not is_mr:
-                return None
-            damage = damage or (
-                f"'{path.name}' must be a DICOM slice whose header can be read, but a value in it cannot. "
-                "Export it again."
-            )
-            return _LostSlice(_text(dataset, "SeriesInstanceUID"), damage, is_image=True)
-        if header is not None:
-            return replace(header, damage=damage)
-        without_place = (
-            f"'{path.name}' must state where its slice lies (ImagePositionPatient and ImageOrientationPatient), as the "
-            "other slices of its series do, but does not. Export the series again."
-        )
-        return _LostSlice(_text(dataset, "SeriesInstanceUID"), damage or without_place, is_image=bool(damage))
-
-
-def unreadable(path: Path) -> ImageError:
-    return ImageError(
-        f"'{path.name}' must be a DICOM file that can be read, but is empty or damaged, so that a slice may be "
-        "missing. Export it again, or remove it."
-    )
-
-
-def _file_meta(file: BinaryIO) -> Dataset:
-    """The elements before the dataset, which is left as it is: pydicom would inflate all of it where it is deflated."""
-    from pydicom.dataset import Dataset
-    from pydicom.filereader import read_dataset, read_preamble
-
-    with suppress(Exception):
-        read_preamble(file, force=True)  # type: ignore[arg-type]
-        return read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != _META_GROUP)
-    return Dataset()
-
-
-def _inflates_too_far(file: BinaryIO) -> bool:
-    """Whether what follows inflates beyond the limit."""
-    inflater, left = zlib.decompressobj(-zlib.MAX_WBITS), limits().image_bytes
-    with suppress(zlib.error):
-        while left > 0:
-            packed = inflater.unconsumed_tail or file.read(1 << 16)
-            content = inflater.decompress(packed, 1 << 20)
-            left -= len(content)
-            if not content and not packed:
-                break
-    return left <= 0
-
-
-def _has_pixels(dataset: Dataset, remaining_bytes: int) -> bool:
-    """Whether pixels follow the header, all of them where they are not compressed."""
-    syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
-    if syntax is not None and syntax.is_deflated:  # the header is compressed too; its end is not known
-        return True
-    if syntax is not None and syntax.is_compressed:
-        return remaining_bytes > _PIXEL_HEADER_BYTES
-    counts = (_number(dataset, name) for name in ("Rows", "Columns", "BitsAllocated"))
-    bits = float(np.prod([count or 0 for count in counts])) * (_number(dataset, "NumberOfFrames") or 1)
-    return bits > 0 and remaining_bytes >= bits / 8 + _PIXEL_HEADER_BYTES
-
-
-def _header(path: Path, dataset: Dataset, offset: int) -> Header | None:
-    """The header; None where no place is stated.
-
-    Raises:
-        ValueError: A value cannot be what it must be; others may be raised too.
-    """
+def _header(path: Path, dataset: Dataset) -> Header | None:
+    """The header; None where no place is stated."""
     frames = int(_number(dataset, "NumberOfFrames") or 1)
     orientation = _numbers(dataset, "ImageOrientationPatient")
     position = _numbers(dataset, "ImagePositionPatient")
     if frames == 1 and (len(orientation) != 6 or len(position) != 3):
-        stated = (dataset.get_item(name) for name in ("ImageOrientationPatient", "ImagePositionPatient"))
-        if all(element is not None and element.value for element in stated):
-            raise ValueError("The place of the slice is stated, but not by numbers.")
         return None
-    spacing_mm = _numbers(dataset, "PixelSpacing")
+    spacing_mm, slope = _numbers(dataset, "PixelSpacing"), _number(dataset, "RescaleSlope")
+    syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
     description = _text(dataset, "SeriesDescription")
     photometric = _text(dataset, "PhotometricInterpretation").upper()
     direction = _text(dataset, "DiffusionDirectionality") or str(_private(dataset, *_PHILIPS_DIRECTION) or "")
@@ -348,7 +178,6 @@ def _header(path: Path, dataset: Dataset, offset: int) -> Header | None:
         path=path,
         study_uid=_text(dataset, "StudyInstanceUID"),
         series_uid=_text(dataset, "SeriesInstanceUID"),
-        instance_uid=_text(dataset, "SOPInstanceUID"),
         number=_text(dataset, "SeriesNumber"),
         description=description,
         modality=_text(dataset, "Modality"),
@@ -364,7 +193,9 @@ def _header(path: Path, dataset: Dataset, offset: int) -> Header | None:
         is_trace=not direction or direction.upper().startswith(("I", "N")),  # isotropic, or none at b 0
         signal_scale=_signal_scale(dataset),
         exam=_exam(dataset),
-        pixels=_plain_pixels(dataset, offset),
+        slope=1.0 if slope is None else slope,
+        intercept=_number(dataset, "RescaleIntercept") or 0.0,
+        is_compressed=syntax is not None and syntax.is_compressed,
         pixel_problem=_pixel_problem(dataset),
         is_gray=photometric in _GRAY and (_number(dataset, "SamplesPerPixel") or 1) == 1,
         is_inverted=photometric == "MONOCHROME1",
@@ -410,23 +241,6 @@ def _is_mapped_as_rescaled(dataset: Dataset) -> bool:
         if abs(power - round(power)) < _SAME_UNIT and np.isclose(offset * slope, intercept * other):
             return True
     return not mappings
-
-
-def _plain_pixels(dataset: Dataset, offset: int) -> PlainPixels | None:
-    """How to decode the usual form of a slice: whole numbers of 8 or 16 bits, not compressed, scaled or not."""
-    syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
-    prefix = {_IMPLICIT_LITTLE: 8, _EXPLICIT_LITTLE: 12}.get(str(syntax))
-    numbers = [_number(dataset, name) for name in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")]
-    bits_allocated, bits, high_bit, is_signed = numbers
-    is_usual = bits_allocated in (8, 16) and bits is not None and 1 <= bits <= bits_allocated and high_bit == bits - 1
-    slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
-    if prefix is None or not is_usual or is_signed not in (0, 1) or any(tag in dataset for tag in _SCALED_OTHERWISE):
-        return None
-    slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
-    if slope == 0 or not np.isfinite([slope, intercept]).all():
-        return None
-    dtype = np.dtype(f"<{'i' if is_signed else 'u'}{int(bits_allocated or 8) // 8}")
-    return PlainPixels(offset, prefix, dtype, int(bits or 0), slope, intercept)
 
 
 def _b_value(dataset: Dataset, description: str) -> float | None:

@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from ..core.case import MAX_ADC
 from ..core.errors import ImageError
@@ -19,6 +18,7 @@ from ..core.notes import Note
 from ..core.terms import Sequence
 from ..core.volume import Volume
 from .dicom_series import MAX_B
+from .grids import ImageArray
 from .images import image_stem, to_volume
 
 HIGH_B = 1400.0  # s/mm²; from here on a measured image is taken as it is
@@ -100,12 +100,12 @@ def mono_exponential(by_b: Mapping[float, np.ndarray], b: float) -> np.ndarray:
     return np.where(has_signal, np.exp(mean_log - (b - mean_b) * adc), 0).astype(np.float32)
 
 
-def is_series(image: sitk.Image) -> bool:
+def is_series(image: ImageArray) -> bool:
     """Whether a file holds several images."""
-    return image.GetDimension() == 4 and image.GetSize()[3] > 1
+    return image.array.ndim == 4 and len(image.array) > 1
 
 
-def high_b_of_file(path: Path, image: sitk.Image) -> tuple[Volume, str]:
+def high_b_of_file(path: Path, image: ImageArray) -> tuple[Volume, str]:
     """The high-b image of a 4D file, by the b values in the `.bval` beside it.
 
     Returns:
@@ -117,13 +117,13 @@ def high_b_of_file(path: Path, image: sitk.Image) -> tuple[Volume, str]:
     return high_b_image(volumes_by_b(path, image), path.name)
 
 
-def volumes_by_b(path: Path, image: sitk.Image) -> dict[float, Volume]:
+def volumes_by_b(path: Path, image: ImageArray) -> dict[float, Volume]:
     """The images of a 4D file by b value, from the `.bval` beside it; errors as `high_b_of_file`."""
     by_b: dict[float, Volume] = {}
     b_values = _b_values(path)
-    if len(b_values) != image.GetSize()[3]:
+    if len(b_values) != len(image.array):
         raise ImageError(
-            f"'{path.name}' must have one b value for each of its {image.GetSize()[3]} images, but its .bval has "
+            f"'{path.name}' must have one b value for each of its {len(image.array)} images, but its .bval has "
             f"{len(b_values)}. Convert it again."
         )
     for index, b in enumerate(b_values):
@@ -132,8 +132,7 @@ def volumes_by_b(path: Path, image: sitk.Image) -> dict[float, Volume]:
                 f"'{path.name}' must hold one trace-weighted image for each b value, but holds several of b {b:g} "
                 "(directions). Select the trace images."
             )
-        part = sitk.Extract(image, [*image.GetSize()[:3], 0], [0, 0, 0, index])
-        by_b[b] = to_volume(part, path.name, str(Sequence.HBV))
+        by_b[b] = to_volume(ImageArray(image.array[index], image.geometry), path.name, str(Sequence.HBV))
     return by_b
 
 

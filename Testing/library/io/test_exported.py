@@ -74,7 +74,7 @@ def test_a_missing_array_file_is_named(tmp_path):
 )
 def test_a_grid_that_cannot_be_is_refused(tmp_path, change):
     path = exported(tmp_path, a_t2w()).path
-    with pytest.raises(GeometryError, match=r"'t2w\.npy' must have"):
+    with pytest.raises(GeometryError, match="t2w"):
         read_exported_case("p001", {Sequence.T2W: ExportedImage(path, replace(T2W_GRID, **change))})
 
 
