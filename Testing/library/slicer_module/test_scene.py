@@ -234,7 +234,7 @@ def test_a_broken_file_is_told_and_leaves_no_node(scene, tmp_path):
     folder = save_result(zones_result(some_zones(), probabilities={PZ: t2w}), tmp_path / "arm")
     (folder / "probabilities.nii.gz").write_bytes(b"no image")
     before = scene.GetNumberOfNodes()
-    with pytest.raises(ImageError, match=r"'probabilities\.nii\.gz' must be an image file"):
+    with pytest.raises(ImageError, match="probabilities"):
         loadArm(folder, {Sequence.T2W: volume}, Sequence.T2W)
     assert {n.GetClassName() for n in slicer.util.getNodes().values()}.isdisjoint({"vtkMRMLSegmentationNode"})
     assert scene.GetNumberOfNodes() <= before + 1  # the subject hierarchy comes with the first result

@@ -125,7 +125,7 @@ def exportSeries(
         if node.IsA("vtkMRMLSequenceNode"):
             frame = node.GetNthDataNode(index)
             if not frame.IsA("vtkMRMLScalarVolumeNode"):
-                raise ImageError(f"Sequence '{node.GetName()}' must hold volumes, but holds something else.")
+                raise ImageError(f"Sequence '{node.GetName()}' holds something else than volumes. Choose another one.")
             series[f"{b:g}"] = exportVolume(frame, folder, name)
         else:
             array = slicer.util.arrayFromVolume(node)  # (D, H, W, frames)

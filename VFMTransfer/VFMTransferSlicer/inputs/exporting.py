@@ -68,7 +68,7 @@ def glandValues(node: slicer.vtkMRMLSegmentationNode) -> dict[str, int]:
         chosen = list(labels)
     if not chosen:
         raise ImageError(
-            f"Segmentation '{node.GetName()}' must mark the prostate, but its segments are {_named(node)}. "
+            f"Segmentation '{node.GetName()}' marks no prostate; its segments are {_named(node)}. "
             f"Name the one that does '{LABEL_TERMS[Label.PROSTATE].title}'."
         )
     return dict.fromkeys(chosen, _INSIDE)
@@ -96,7 +96,7 @@ def referenceValues(node: slicer.vtkMRMLSegmentationNode, spec: ModelSpec) -> di
     chosen = {segment: values[label] for segment, label in labels.items() if label in values}
     if unknown or not chosen:
         raise ImageError(
-            f"Reference '{node.GetName()}' must mark {', '.join(values)}, but its segments are {_named(node)}"
+            f"Reference '{node.GetName()}' does not mark {', '.join(values)}; its segments are {_named(node)}"
             + (f", of which {_named(node, unknown)} could be anything" if chosen else "")
             + ". Name each for what it marks, or choose its terminology."
         )
@@ -162,10 +162,10 @@ def exportVolume(node: slicer.vtkMRMLScalarVolumeNode, folder: Path, name: str) 
     """
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
-        raise ImageError(f"Volume '{node.GetName()}' must hold voxels, but is empty. Load it again.")
+        raise ImageError(f"Volume '{node.GetName()}' is empty. Load it again.")
     if image.GetNumberOfScalarComponents() != 1:
         components = image.GetNumberOfScalarComponents()
-        raise ImageError(f"Volume '{node.GetName()}' must hold one value a voxel, but holds {components}.")
+        raise ImageError(f"Volume '{node.GetName()}' has {components} values a voxel. Choose a volume with one.")
     grid = gridInWorld(node)
     saveArray(slicer.util.arrayFromVolume(node), folder / f"{name}.npy")  # (D, H, W)
     return ImageFile(f"{name}.npy", grid)
@@ -252,7 +252,7 @@ def referenceOf(
     if task.output == "classification":
         raise ImageError(f"{task.title} cannot be measured against '{node.GetName()}'. Choose no reference.")
     if task.output == "image" and (isSegmentation or node.IsA("vtkMRMLLabelMapVolumeNode")):
-        raise ImageError(f"Reference '{node.GetName()}' must be a volume for this task, but marks structures.")
+        raise ImageError(f"Reference '{node.GetName()}' marks structures. Choose a volume for this task.")
     if not isSegmentation:
         return exportVolume(node, folder, name)
     mayBeEmpty = task.finds_lesions  # no cancer is a truth as well
@@ -308,7 +308,7 @@ def _write(
 ) -> ImageFile:
     array = mergedLabels(node, volume, values)
     if not (array.any() or mayBeEmpty):
-        raise ImageError(f"Segmentation '{node.GetName()}' must mark something, but is empty. Draw it, or choose none.")
+        raise ImageError(f"Segmentation '{node.GetName()}' is empty. Draw it, or choose none.")
     saveArray(array, path)
     return ImageFile(path.name, gridInWorld(volume))
 

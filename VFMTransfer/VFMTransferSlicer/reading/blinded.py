@@ -172,7 +172,7 @@ class BlindedReading:
         """
         if confidence not in CONFIDENCES:
             lowest, highest = CONFIDENCES[0], CONFIDENCES[-1]
-            raise ReadingError(f"Confidence must be {lowest} to {highest}, but is {confidence}. Choose one.")
+            raise ReadingError(f"Confidence is {confidence}. Choose {lowest} to {highest}.")
         self.begin()
         seconds = round(self._clock() - self._begun, 1)
         return Reading(

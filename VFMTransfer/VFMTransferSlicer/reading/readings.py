@@ -182,9 +182,7 @@ def readCsv(path: Path) -> list[Reading]:
             rows = ({column: text_of_cell(row[column]) for column in COLUMNS} for row in reader)
             return [_fromRow(row, f"Row {y} of '{path.name}'") for y, row in enumerate(rows, 1)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReadingError(
-            f"'{path.name}' must be a CSV file of readings, but cannot be read. Choose another."
-        ) from error
+        raise ReadingError(f"'{path.name}' cannot be read as a CSV file of readings. Choose another.") from error
 
 
 def _withReading(readings: Iterable[Reading], new: Reading) -> list[Reading]:
@@ -200,8 +198,7 @@ def _withReading(readings: Iterable[Reading], new: Reading) -> list[Reading]:
 def _requireColumns(name: str, found: Iterable[str]) -> None:
     if missing := [column for column in COLUMNS if column not in found]:
         raise ReadingError(
-            f"'{name}' must have the columns of a table of readings, but lacks {', '.join(missing)}. "
-            "Choose a file that this module saved."
+            f"'{name}' is no table of readings; it lacks {', '.join(missing)}. Choose a file that this module saved."
         )
 
 
@@ -238,7 +235,7 @@ def _fromRow(row: Mapping[str, str], where: str) -> Reading:
 
 
 def _unsound(where: str) -> str:
-    return f"{where} must be a reading as it was saved, but was changed. Use a copy that nobody edited."
+    return f"{where} was changed since it was saved. Use a copy that nobody edited."
 
 
 # Of fewer readings with a preference even unanimous ones have p >= 0.05: 2 / 2**5 = 0.0625, but 2 / 2**6 = 0.031.

@@ -53,7 +53,7 @@ def readNifti(path: Path) -> NiftiImage:
         with gzip.open(path) as stream:
             return _read(stream)
     except (OSError, EOFError, zlib.error, struct.error, ValueError, KeyError) as error:
-        raise ImageError(f"Result '{path.name}' must be an image file, but cannot be read. Run again.") from error
+        raise ImageError(f"Result '{path.name}' is damaged or no image file. Run again.") from error
 
 
 def _read(stream: BinaryIO) -> NiftiImage:

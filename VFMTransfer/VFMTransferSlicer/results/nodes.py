@@ -62,7 +62,7 @@ def _windowWords(display: slicer.vtkMRMLScalarVolumeDisplayNode) -> str:
 
 
 def isWindowChosen(display: slicer.vtkMRMLScalarVolumeDisplayNode) -> bool:
-    """Whether the user or the file set a volume's window: Slicer does not follow the voxels, and it is not ours."""
+    """Whether the user or the file set a volume's window: Slicer does not follow the voxels, nor did this module."""
     return not display.GetAutoWindowLevel() and display.GetAttribute(_OUR_WINDOW) != _windowWords(display)
 
 
@@ -101,7 +101,7 @@ def segmentationNode(
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(path))
     if not storage.ReadData(read):
-        raise ImageError(f"Result '{path.name}' must be an image file, but cannot be read. Run again.")
+        raise ImageError(f"Result '{path.name}' is damaged or no image file. Run again.")
     node = slicer.vtkMRMLSegmentationNode()
     node.SetName(name)
     node.SetAndObserveSegmentation(read.GetSegmentation())
@@ -177,7 +177,7 @@ def gridTransformNode(image: NiftiImage, name: str) -> slicer.vtkMRMLGridTransfo
         ImageError: The file holds no vectors in LPS.
     """
     if image.intent != VECTOR or len(image.frames) != 3:
-        raise ImageError("The displacement must be a field of vectors in LPS, but is none. Run again.")
+        raise ImageError("The displacement holds no vectors in LPS. Run again.")
     spacing = np.linalg.norm(image.ijkToRas[:3, :3], axis=0)
     direction = np.eye(4)
     direction[:3, :3] = image.ijkToRas[:3, :3] / spacing

@@ -1,6 +1,6 @@
 """How images and segmentations are displayed for a comparison, and how the user's display is restored. MRML only.
 
-Images to be compared share one window and level. A segmentation is drawn in one view only, in a style of ours.
+Images to be compared share one window and level. A segmentation is drawn in one view only, in a style of its own.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def _corners(segmentation: slicer.vtkMRMLSegmentationNode) -> list[tuple[float, 
 
 
 _LINE_PX = 2
-_KEPT_OUT = "VFMTransfer.KeptOut"  # no view, but marks a list of views as ours, also in a scene that is loaded
+_KEPT_OUT = "VFMTransfer.KeptOut"  # no view, but marks a list of views as this module's, also in a scene that is loaded
 
 
 class Style(StrEnum):
@@ -292,7 +292,7 @@ def keepOut(views: Iterable[slicer.vtkMRMLSliceNode], changes: Changes) -> None:
 
 
 def showKeptOut(scene: slicer.vtkMRMLScene) -> None:
-    """Show segmentations in all views that were kept out of ours when their scene was saved; ours must be closed."""
+    """Show segmentations in all views again that were kept out of this module's views, which must be closed."""
     for display in nodesOf(scene, "vtkMRMLSegmentationDisplayNode"):
         if _KEPT_OUT in display.GetViewNodeIDs():
             display.SetViewNodeIDs([])

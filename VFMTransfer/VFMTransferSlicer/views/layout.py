@@ -372,7 +372,7 @@ class SideBySide:
     def restoreInSteps(self) -> Steps:
         """Back to the layout that was there before; what was changed for the views goes with the second step."""
         shown = self._shown
-        if self._former is None:  # no layout of ours was begun
+        if self._former is None:  # none of this module's layouts was begun
             self.discard()
             return
         self._stopWatching()

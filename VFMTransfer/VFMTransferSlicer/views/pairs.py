@@ -126,9 +126,7 @@ def _volumePair(first, second):
 
 def _requireSameGrid(first: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolumeNode) -> None:
     if not isSameGrid(first, second):
-        raise GeometryError(
-            f"'{first.GetName()}' and '{second.GetName()}' must lie on one grid to be compared, but do not. Run again."
-        )
+        raise GeometryError(f"'{first.GetName()}' and '{second.GetName()}' lie on different grids. Run again.")
 
 
 def isSameGrid(first: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolumeNode) -> bool:
