@@ -1,4 +1,4 @@
-"""A folder of cases through networks. A batch that was stopped, however rudely, resumes.
+"""A folder of cases through networks. Interrupted batches resume.
 
 <output>/summary.csv
 <output>/<case>/<bundle>/result.json …     whole or not there
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Literal
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import as_bundle
 from ..core.errors import BatchError, BundleError, DatasetError, OutputError
-from ..core.files import name_on_disk, plain_text, writing
+from ..core.files import plain_text, writing
 from ..core.machine import memory_bytes
 from ..core.options import Options
 from ..inference.predict import DEFAULT, memory_checked, require_task
@@ -109,21 +109,11 @@ def run_batch(
             raise stopped.reason from None
         loaded.make_room()
         rows[case.name] = case.rows(messages)
-        write_summary_or_wait(rows, Path(output), i, len(cases))
+        write_summary(rows, Path(output))
         if on_case is not None:
             outcome: CaseOutcome = "skipped" if was_done else "failed" if messages else "done"
             on_case(CaseReport(case.name, i, len(cases), outcome, next(iter(messages.values()), "")))
     return [row for of_case in rows.values() for row in of_case]
-
-
-def write_summary_or_wait(rows: Mapping[str, Sequence[Row]], output: Path, case: int, cases: int) -> None:
-    """Write the table after a case, of how many; between the first and the last one another program may hold it."""
-    try:
-        write_summary(rows, output)
-    except OutputError as error:
-        if not isinstance(error.__cause__, PermissionError) or case in (0, cases - 1):
-            raise
-        log.warning("%s is in use by another program; it is written again after the next case.", SUMMARY)
 
 
 def _report_progress(
@@ -159,15 +149,6 @@ def plan_cases(
         raise DatasetError(
             f"Folder '{cases_folder.name}' must hold a folder for each case, but holds none. Choose the folder above."
         )
-    folder_of: dict[str, Path] = {}
-    for folder in folders:
-        first = folder_of.setdefault(name_on_disk(folder.name), folder)
-        if first is not folder:
-            raise DatasetError(
-                "Each case must be of a name of its own, also where a disk ignores upper and lower case, but "
-                f"'{plain_text(first.name)}' and '{plain_text(folder.name)}' would share one folder of the output. "
-                "Rename one of them."
-            )
     # os.path: a link to itself, which Path refuses to resolve, is a case that fails too.
     if any(output.resolve().is_relative_to(os.path.realpath(folder)) for folder in (*folders, cases_folder)):
         raise DatasetError("The output must lie outside the folder of cases, but lies inside. Choose another folder.")

@@ -1,6 +1,6 @@
 """One case of a batch: what is missing is made, what fails becomes a sentence, and its rows in `summary.csv`.
 
-Whether a result is there is proved by the files themselves, so that a batch that was stopped, however rudely, resumes.
+Whether a result is there is proved by the files themselves, so that an interrupted batch resumes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import logging
 import os
 import re
 import stat
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,8 +25,6 @@ from ..core.errors import OutOfMemoryError, OutputError, VFMTransferError
 from ..core.files import (
     OF_FILE_BROWSERS,
     atomic_file,
-    locked,
-    open_regular,
     plain_text,
     read_small,
     remove_leftovers,
@@ -44,9 +41,7 @@ from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import (
     AXIS_STATED,
     CasePredictor,
-    gland_network,
     memory_checked,
-    min_confidence,
     needed_sequences,
     require_fit,
 )
@@ -70,17 +65,6 @@ _SHOWN_DIGITS = 12  # of the checksum, enough to distinguish weights
 _DECIMALS = 6
 _SHORT = 200  # characters of an unexpected error's text
 _COLUMNS = ("case", "bundle", "arm", "sha256", "task", "status", "message")  # the first of the table, of all versions
-# Those that follow them; any other is a user's.
-_OWN_COLUMNS = frozenset({*_COLUMNS, "case_sha256", "seconds", "expected_dice", WARNING, TRAINED_ON, "lesions"}) | {
-    "largest_lesion_ml",
-    "highest_confidence",
-}
-_OWN_PREFIXES = ("volume_ml ", "quality ", "probability ", "a-b ")
-_SEPARATORS = (",", ";", "\t")
-_LOCK = ".summary.lock"
-_LOCK_S, _LOCK_STEP_S = 60.0, 0.05
-_HEAD_BYTES = 64 << 10  # of a file; they hold the header of every format, in DICOM the identifiers
-
 # Up to the number of images that follows it, since a description may hold quotes itself.
 _SERIES_DESCRIPTION = re.compile(r"(series \S+) '.*?'(?= \(\d+ images)")
 _PLAIN_STEMS = frozenset({*ImageSequence, "dwi", "gland"})  # of files, which name no patient
@@ -160,7 +144,7 @@ class BatchCase:
         return is_whole and self._is_predicted_as(document, bundle)
 
     def _is_predicted_as(self, document: ResultDocument, bundle: Bundle) -> bool:
-        """Whether a result was made as the options, and what the bundle states beside its weights, ask for it."""
+        """Whether a result was made as the options ask for it."""
         options, model = self.options, document.model
         notes = document.notes if task_of(bundle.spec).uses_phase_axis else None
         precision = "fp32" if options.precision == AUTO else options.precision  # whatever runtime and device
@@ -169,17 +153,7 @@ class BatchCase:
             and options.runtime in (AUTO, model.runtime)
             and options.device in (AUTO, model.device)
             and precision == model.precision
-            and document.caveats == bundle.caveat_notes
-            and min_confidence(bundle, options) == model.min_confidence
-            and (bundle.calibration is None or bundle.calibration.note in document.notes)
-            and (model.gland_sha256 is None or model.gland_sha256 == self._gland_network_sha256)
         )
-
-    @cached_property
-    def _gland_network_sha256(self) -> str | None:
-        """Of the network that would search the prostate now, read once, since the catalog is all bundles' metadata."""
-        bundle = gland_network()
-        return None if bundle is None else bundle.weights_sha256
 
     @cached_property
     def sha256(self) -> str:
@@ -237,11 +211,6 @@ class BatchCase:
         with failures.collected_for(*(missing or self.bundles)):
             on_arm(0, "images", 0.0)
             case = read_case_for(needed_sequences(self.bundles), self.source)
-            if self._compares_any(missing):
-                comparison = self.folder / COMPARISON
-                with writing(self.folder):
-                    comparison.unlink(missing_ok=True)
-                    comparison.with_suffix(".csv").unlink(missing_ok=True)
             fitting = []
             for bundle in self.bundles:
                 with failures.collected_for(bundle):
@@ -258,7 +227,7 @@ class BatchCase:
                     result = predictor.predict(bundle, partial(on_arm, arm))
                     if bundle in missing:
                         on_arm(arm, "write", 1.0)
-                        self._save(replace(result, case_sha256=self.sha256), bundle)
+                        save_result(replace(result, case_sha256=self.sha256), self.folder / bundle.name)
                     kept += [result] if compares else []
             if len(kept) == 2:
                 with failures.collected_for(*self.bundles):
@@ -266,22 +235,6 @@ class BatchCase:
                     placed = predictor.case_with_gland(str(self.bundles[0].spec.task))
                     save_comparison(compare(placed, kept[0], kept[1]), self.folder)
         return failures.messages
-
-    def _save(self, result: Result, bundle: Bundle) -> None:
-        """Write a result, unless another process on the same cases has written the same one meanwhile."""
-        if self._has_result(bundle):
-            return
-        try:
-            save_result(result, self.folder / bundle.name)
-        except OutputError:
-            if not self._has_result(bundle):
-                raise
-
-    def _compares_any(self, bundles: Collection[Bundle]) -> bool:
-        """Whether the comparison that is there is of one of these, or cannot be read."""
-        document = _read_json(self.folder / COMPARISON)
-        names = {bundle.name for bundle in bundles}
-        return document is None or any(name in names for name, _ in _compared(document))
 
     def open(self, bundle: Bundle, networks: LoadedNetworks) -> Session:
         """A bundle's network, loaded where and how the options ask for it."""
@@ -339,29 +292,14 @@ class _Failures:
 
 
 def _sha256_of_files(folder: Path) -> str:
-    """A checksum that changes when a file of a case is added, removed or replaced; it shows no name.
-
-    Names, sizes and times are read, and of each folder the beginning of the first file: patients' files may have all
-    three in common, as those of archives whose times are set to one.
-    """
+    """A checksum of the names, sizes and times of a case's files; it shows no name."""
     digest = hashlib.sha256()
-    sampled = set()
     for file in sorted(folder.rglob("*")):
-        name = os.fsencode(file.relative_to(folder).as_posix())
-        try:
+        with suppress(OSError):  # this case fails when it is read, and no other
             about = file.stat()
-        except FileNotFoundError:  # a link to nothing, or a file that is gone meanwhile
-            continue
-        except OSError as error:  # this case fails when it is read, and no other
-            digest.update(b"%s\0%d\0" % (name, error.errno or 0))
-            continue
-        if not stat.S_ISREG(about.st_mode) or file.name.lower() in OF_FILE_BROWSERS:
-            continue
-        digest.update(b"%s\0%d %d\0" % (name, about.st_size, about.st_mtime_ns))
-        if file.parent not in sampled:
-            sampled.add(file.parent)
-            with suppress(OSError), open_regular(file) as stream:  # one that cannot be read is known when it is needed
-                digest.update(stream.read(_HEAD_BYTES))
+            if stat.S_ISREG(about.st_mode) and file.name.lower() not in OF_FILE_BROWSERS:
+                name = os.fsencode(file.relative_to(folder).as_posix())
+                digest.update(b"%s\0%d %d\0" % (name, about.st_size, about.st_mtime_ns))
     return digest.hexdigest()
 
 
@@ -381,88 +319,34 @@ def without_names(sentence: str, source: Path) -> str:
 def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
     """Write the rows of all cases into a batch's output; a column that some rows lack is empty there.
 
-    Rows of the same cases and of other networks stay, also those that another process writes meanwhile, unless the
-    case's files are others by now; of other cases, which another run made, the rows whose results are there. Columns
-    that a user has added stay with their case and network.
+    Rows of other networks stay with their cases, and those of other cases as long as their results are there.
     """
-    with _locked_soon(output / _LOCK):
-        kept: dict[tuple[str, str], list[dict[str, str]]] = {}
-        added: dict[tuple[str, str], dict[str, str]] = {}
-        for found in read_summary(output / SUMMARY) or []:
-            name, bundle, files = found["case"], found["bundle"], found["case_sha256"]
-            added[name, bundle] = {column: cell for column, cell in found.items() if not _is_own_column(column)}
-            if found["status"] != "done" or (output / name / bundle / RESULT).is_file():
-                kept.setdefault((name, files), []).append(found)
-        cells: list[Mapping[str, Value]] = []
-        for name, of_case in rows.items():
-            cells += [row.cells() | added.get((name, row.bundle), {}) for row in of_case]
-            own = {row.bundle for row in of_case}
-            others = kept.get((name, of_case[0].case_sha256), [])
-            cells += [found for found in others if found["bundle"] not in own]
-        elsewhere = [found for (name, _), of_case in sorted(kept.items()) if name not in rows for found in of_case]
-        cells += [found for found in elsewhere if found["status"] == "done"]
-        columns = dict.fromkeys(name for row in cells for name in row)
-        with atomic_file(output / SUMMARY) as part, part.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(columns))
-            writer.writeheader()
-            writer.writerows(map(spreadsheet_row, cells))
-
-
-def _is_own_column(name: str) -> bool:
-    """Whether a column of the table is written here, by this version at least."""
-    return name in _OWN_COLUMNS or name.startswith(_OWN_PREFIXES)
+    own = {(row.case, row.bundle): row.cells() for of_case in rows.values() for row in of_case}
+    kept: dict[str, list[Mapping[str, Value]]] = {}
+    for found in read_summary(output / SUMMARY) or []:
+        name, bundle = found["case"], found["bundle"]
+        is_there = (output / name / bundle / RESULT).is_file()
+        if (name, bundle) not in own and (is_there or (name in rows and found["status"] != "done")):
+            kept.setdefault(name, []).append(found)
+    table: list[Mapping[str, Value]] = []
+    for name in (*rows, *sorted(kept.keys() - rows.keys())):
+        table += [row.cells() for row in rows.get(name, ())] + kept.get(name, [])
+    columns = dict.fromkeys(name for row in table for name in row)
+    with atomic_file(output / SUMMARY) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(columns))
+        writer.writeheader()
+        writer.writerows(map(spreadsheet_row, table))
 
 
 def read_summary(path: Path) -> list[dict[str, str]] | None:
-    """The texts in the cells of a batch's table, also as a spreadsheet saves it; None where it is no such table."""
+    """The texts in the cells of a batch's table; None where it is no such table."""
     try:
-        text = read_small(path).decode("utf-8-sig", "replace")
-        for separator in _SEPARATORS:
-            reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="")
-            if tuple(reader.fieldnames or ())[: len(_COLUMNS)] == _COLUMNS:
-                # What stands beyond the last column has no name.
-                return [
-                    {"case_sha256": "", **{n: text_of_cell(cell) for n, cell in row.items() if n}} for row in reader
-                ]
+        reader = csv.DictReader(io.StringIO(read_small(path).decode("utf-8"), newline=""), restval="")
+        if tuple(reader.fieldnames or ())[: len(_COLUMNS)] == _COLUMNS:
+            return [{n: text_of_cell(cell) for n, cell in row.items() if n} for row in reader]
     except (OSError, ValueError, csv.Error):
         pass
     return None
-
-
-@contextmanager
-def _locked_soon(lock: Path) -> Iterator[None]:
-    """Hold the lock on the table, which another process holds for the moment of its writing; no file of it stays."""
-    deadline = time.monotonic() + _LOCK_S
-    with ExitStack() as stack:
-        while True:
-            try:
-                held = stack.enter_context(locked(lock))
-                if _is_file_of(held, lock):
-                    stack.callback(_remove, lock)  # before the lock ends
-                    break
-                stack.close()  # the one that held it has removed it meanwhile
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise OutputError(
-                        f"'{SUMMARY}' must be free to be written, but another process has held it for {_LOCK_S:.0f} s. "
-                        "End that process, or choose another folder."
-                    ) from error
-                time.sleep(_LOCK_STEP_S)
-            except OutputError:  # a disk without locks, on which one process at a time keeps all rows
-                break
-        yield
-
-
-def _is_file_of(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
-        return False
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # Windows keeps a file that is open
-        path.unlink()
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from ..core.options import Options
 from ..encoders.base import family_of
 from ..inference.predict import DEFAULT, GIB, memory_checked
 from ..inference.runtimes import LoadedNetworks
-from .batch import CaseOutcome, CaseReport, plan_cases, write_summary_or_wait
+from .batch import CaseOutcome, CaseReport, plan_cases
 from .cases import BatchCase, Row, write_summary
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ def run_batch_on_workers(
             on_start(sentence if scheduler is None else f"A worker takes about {worker_bytes(found) / GIB:.1f} GiB.")
         with workers(scheduler, fitting) as client:
             _require_ready(client, left[0])
-            for i, (case, messages) in enumerate(_finished(client, left)):
+            for case, messages in _finished(client, left):
                 rows[case.name] = case.rows(messages)
-                write_summary_or_wait(rows, output, i, len(left))
+                write_summary(rows, output)
                 report(case, "failed" if messages else "done", next(iter(messages.values()), ""))
     return [row for of_case in rows.values() for row in of_case]
 

@@ -7,16 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-import weakref
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from images import a_gland, a_t2w, an_adc, an_hbv
+from images import a_t2w, an_adc, an_hbv
 from networks import SMALL_SPECS
 
 from VFMTransferLib.batch import cases as batch_case
@@ -29,20 +26,16 @@ from VFMTransferLib.cli import main
 from VFMTransferLib.cli.side_by_side import run_side_by_side
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BatchError, BundleError, DatasetError, OutOfMemoryError, OutputError
-from VFMTransferLib.core.files import plain_text
 from VFMTransferLib.core.measurements import Acquisition
 from VFMTransferLib.core.options import Options
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.evaluation.comparison import comparison_document
 from VFMTransferLib.evaluation.outputs import GLAND
-from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.predict import CasePredictor
 from VFMTransferLib.inference.runtimes import LoadedNetworks
 from VFMTransferLib.io import read_case, write_volume
 from VFMTransferLib.io.results import save_result
-from VFMTransferLib.metrics.calibration import Calibration
-from VFMTransferLib.metrics.operating_point import OperatingPoint
 from VFMTransferLib.phantom import make_phantom, write_phantom
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -87,34 +80,6 @@ def written_s(output: Path) -> dict[str, float]:
     """Result that is in its place → when it was written; a folder that is being written is not opened."""
     whole = (f for f in sorted(output.glob("*/*/result.json")) if not f.parent.name.endswith(".part"))
     return {str(f.relative_to(output)): f.stat().st_mtime_ns for f in whole}
-
-
-@pytest.mark.parametrize("when", ["before it is written", "while it is written"])
-def test_a_result_that_another_process_wrote_meanwhile_is_kept(good_cohort, pair, tmp_path, monkeypatch, when):
-    folders = []
-
-    def saved(result: Result, folder: Path) -> Path:
-        folders.append(folder)
-        if len(folders) % 2 == 0:  # the other process's, of the same case, is there
-            raise OutputError(f"'{folder.name}' must not exist yet, but does.")
-        save_result(result, folder)
-        return saved(result, folder)
-
-    if when == "while it is written":
-        monkeypatch.setattr(batch_case, "save_result", saved)
-    else:
-        save = batch_case.BatchCase._save
-
-        def save_twice(case: batch_case.BatchCase, result: Result, bundle: Bundle) -> None:
-            save(case, result, bundle)
-            monkeypatch.setattr(batch_case, "save_result", lambda *_: pytest.fail("the result is there"))
-            save(case, result, bundle)
-            monkeypatch.setattr(batch_case, "save_result", save_result)
-
-        monkeypatch.setattr(batch_case.BatchCase, "_save", save_twice)
-    rows = run_batch(good_cohort, tmp_path / "out", pair[:1])
-    assert [row.status for row in rows] == ["done"] * 2
-    assert sorted(f.name for f in (tmp_path / "out").glob("*/*/")) == [pair[0].name] * 2
 
 
 def outcomes(cohort: Path, output: Path, bundles, **options) -> list[tuple[str, str]]:
@@ -274,34 +239,6 @@ def test_a_result_of_another_precision_is_none_of_the_default(keeps):
     assert not keeps(a_network(LESIONS), Options(phase_axis="left-right"), precision="fp16")
 
 
-def test_a_result_of_another_operating_point_is_made_anew(keeps):
-    left_right = Options(phase_axis="left-right")
-    network = a_network(LESIONS, operating_point=OperatingPoint(0.7, 24))
-    assert keeps(network, left_right, min_confidence=0.7)
-    assert not keeps(network, left_right, min_confidence=0.6)
-    assert not keeps(network, left_right)
-    assert not keeps(a_network(LESIONS), left_right, min_confidence=0.7)
-
-
-def test_a_result_whose_prostate_another_network_searched_is_made_anew(keeps, monkeypatch):
-    left_right = Options(phase_axis="left-right")
-    searching = replace(a_network(LESIONS), sha256={WEIGHTS: "1" * 64})
-    monkeypatch.setattr(prediction, "default_pair", lambda task: (searching, searching))
-    assert keeps(a_network(LESIONS), left_right)  # for which none searched
-    assert keeps(a_network(LESIONS), left_right, gland_sha256="1" * 64)
-    assert not keeps(a_network(LESIONS), left_right, gland_sha256="2" * 64)
-
-
-def test_a_result_without_the_networks_caveats_and_calibration_is_made_anew(keeps):
-    left_right = Options(phase_axis="left-right")
-    assert keeps(a_network(LESIONS, caveats=("Of one scanner.",)), left_right)
-    assert not keeps(a_network(LESIONS, caveats=("Of one scanner.",)), left_right, caveats=())
-    calibration = Calibration(1.5, (0.1,), 20)
-    classifier = a_network("profound-classifier", calibration=calibration)
-    assert keeps(classifier, left_right, notes=(calibration.note,))
-    assert not keeps(classifier, left_right, notes=(replace(calibration, temperature=2.0).note,))
-
-
 def swap(a: Path, b: Path) -> None:
     aside = a.with_name("aside")
     a.rename(aside), b.rename(a), aside.rename(b)
@@ -313,41 +250,6 @@ def test_cases_that_change_their_names_are_done_anew(good_cohort, tiny_models, t
     swap(good_cohort / "p001", good_cohort / "p003")
     assert outcomes(good_cohort, out, bundles) == [("p001", "done"), ("p003", "done")]
     assert outcomes(good_cohort, out, bundles) == [("p001", "skipped"), ("p003", "skipped")]
-
-
-def test_cases_that_differ_in_content_alone_are_told_apart(tmp_path):
-    """As from an archive whose files all bear one time."""
-    checksums = set()
-    for content in (b"patient one", b"patient two"):
-        (tmp_path / content.decode()).mkdir()
-        (tmp_path / content.decode() / "0001.dcm").write_bytes(content)
-        os.utime(tmp_path / content.decode() / "0001.dcm", (0, 0))
-        checksums.add(batch_case.BatchCase(tmp_path / content.decode(), tmp_path, (), Options()).sha256)
-    assert len(checksums) == 2
-
-
-def test_a_file_of_before_that_is_put_into_a_case_makes_it_anew(good_cohort, tiny_models, tmp_path):
-    out, bundles = tmp_path / "out", [tiny_models / "tiny-scratch"]
-    earlier = tmp_path / "earlier.nii.gz"
-    write_volume(a_t2w(9), earlier)
-    os.utime(earlier, (1e9, 1e9))
-    run_batch(good_cohort, out, bundles)
-    shutil.copy2(earlier, good_cohort / "p003" / "t2w.nii.gz")
-    assert outcomes(good_cohort, out, bundles) == [("p001", "skipped"), ("p003", "done")]
-    write_volume(a_gland(), good_cohort / "p001" / "gland.nii.gz")
-    os.utime(good_cohort / "p001" / "gland.nii.gz", (1e9, 1e9))
-    assert outcomes(good_cohort, out, bundles) == [("p001", "done"), ("p003", "skipped")]
-
-
-def test_a_result_that_states_no_files_is_made_anew(good_cohort, tiny_models, tmp_path):
-    """As earlier versions left them."""
-    out, bundles = tmp_path / "out", [tiny_models / "tiny-scratch"]
-    run_batch(good_cohort, out, bundles)
-    path = out / "p001" / "tiny-scratch" / "result.json"
-    document = json.loads(path.read_text(encoding="utf-8"))
-    assert len(document.pop("case_sha256")) == 64
-    path.write_text(json.dumps(document), encoding="utf-8")
-    assert outcomes(good_cohort, out, bundles) == [("p001", "done"), ("p003", "skipped")]
 
 
 @pytest.mark.parametrize(
@@ -374,17 +276,6 @@ def test_an_earlier_result_that_cannot_be_one_fails_its_case_alone(good_cohort, 
     assert [row.status for row in rows] == ["failed", "done"]
     assert "must be a new folder or an earlier output, but is neither" in rows[0].message
     assert path.read_text(encoding="utf-8") == changed
-
-
-@pytest.mark.parametrize("measures", [5, ["dice"], [{"measure": "dice", "subject": "gland", "value": 1.0}], None])
-def test_a_comparison_that_cannot_be_one_is_made_again(good_cohort, pair, tmp_path, measures):
-    out = tmp_path / "out"
-    run_batch(good_cohort, out, pair)
-    path = out / "p001" / "comparison.json"
-    whole = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**whole, "measures": measures}), encoding="utf-8")
-    assert outcomes(good_cohort, out, pair) == [("p001", "done"), ("p003", "skipped")]
-    assert json.loads(path.read_text(encoding="utf-8"))["measures"] == whole["measures"]
 
 
 def test_a_second_bundle_leaves_the_first_ones_results_and_is_compared(good_cohort, pair, tmp_path):
@@ -421,12 +312,6 @@ def test_a_comparison_is_of_the_two_networks_of_its_rows_and_stays_while_others_
     ]
 
 
-def test_what_a_file_browser_leaves_changes_no_case(good_cohort, pair, tmp_path):
-    run_batch(good_cohort, tmp_path / "out", pair[:1])
-    (good_cohort / "p001" / ".DS_Store").write_bytes(b"seen")
-    assert outcomes(good_cohort, tmp_path / "out", pair[:1]) == [("p001", "skipped"), ("p003", "skipped")]
-
-
 def test_the_summary_keeps_the_rows_of_other_networks(cohort, pair, tmp_path):
     out = tmp_path / "out"
     run_batch(cohort, out, pair[:1])
@@ -441,20 +326,6 @@ def test_the_summary_keeps_the_rows_of_other_networks(cohort, pair, tmp_path):
     ]
     assert found[1]["volume_ml prostate"] == first["p001"]["volume_ml prostate"]
     assert found[3]["message"] == first["p002"]["message"]
-
-
-def test_a_column_that_a_user_has_added_stays_with_its_case(cohort, pair, tmp_path):
-    out = tmp_path / "out"
-    run_batch(cohort, out, pair)
-    found = rows_of(out)
-    with (out / "summary.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, [*found[0], "my comment"])
-        writer.writeheader()
-        writer.writerows({**row, "my comment": f"{row['case']}, {row['bundle']}"} for row in found)
-    for networks in (pair, pair[:1]):
-        run_batch(cohort, out, networks)
-        assert [row["volume_ml prostate"] for row in rows_of(out)] == [row["volume_ml prostate"] for row in found]
-        assert [row["my comment"] for row in rows_of(out)] == [f"{row['case']}, {row['bundle']}" for row in found]
 
 
 def test_a_negative_number_stays_one_when_its_row_is_kept(tmp_path):
@@ -472,22 +343,6 @@ def test_a_negative_number_stays_one_when_its_row_is_kept(tmp_path):
     assert [found[column] for found in rows_of(out) if found["bundle"] == "'=net"] == ["-1.5"]
 
 
-def test_a_column_of_the_table_is_known_as_its_own(cohort, pair, tmp_path):
-    out = tmp_path / "out"
-    run_batch(cohort, out, pair)
-    assert all(map(batch_case._is_own_column, rows_of(out)[0]))
-
-
-def test_a_row_of_other_files_or_without_its_result_is_not_kept(good_cohort, pair, tmp_path):
-    out = tmp_path / "out"
-    make_case(good_cohort / "p004", 4)
-    run_batch(good_cohort, out, pair[:1])
-    swap(good_cohort / "p001", good_cohort / "p003")
-    shutil.rmtree(out / "p004")
-    run_batch(good_cohort, out, pair[1:])
-    assert {row["bundle"] for row in rows_of(out)} == {"tiny-scratch"}
-
-
 def test_rows_of_cases_that_were_moved_away_stay_with_their_results(good_cohort, pair, tmp_path):
     out = tmp_path / "out"
     make_case(good_cohort / "p004", 4)
@@ -502,44 +357,6 @@ def test_rows_of_cases_that_were_moved_away_stay_with_their_results(good_cohort,
     assert rows_of(out)[1] == first["p001"]
 
 
-def test_two_processes_on_one_output_keep_the_rows_of_each_other(good_cohort, pair, tmp_path):
-    out = tmp_path / "out"
-    first, second = (
-        {case.name: case.rows() for case in plan_cases(good_cohort, out, [bundle], None, Options())} for bundle in pair
-    )
-    threads = [
-        threading.Thread(target=lambda rows=rows: [write_summary(rows, out) for _ in range(50)])
-        for rows in (first, second)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
-    assert sorted((row["case"], row["bundle"]) for row in rows_of(out)) == [
-        (case, bundle) for case in ("p001", "p003") for bundle in ("tiny-pretrained", "tiny-scratch")
-    ]
-
-
-def test_a_lock_that_its_holder_removed_meanwhile_is_taken_again(good_cohort, pair, tmp_path, monkeypatch):
-    """Else a third process would lock the new file of that name, and both would write."""
-    out, real, locked_files = tmp_path / "out", batch_case.locked, []
-
-    @contextmanager
-    def removed_at_first(path):
-        with real(path) as held:
-            locked_files.append(os.fstat(held).st_ino)
-            if len(locked_files) == 1:
-                path.rename(tmp_path / "removed")
-            yield held
-
-    rows = {case.name: case.rows() for case in plan_cases(good_cohort, out, pair[:1], None, Options())}
-    monkeypatch.setattr(batch_case, "locked", removed_at_first)
-    write_summary(rows, out)
-    assert len(set(locked_files)) == 2
-    assert len(rows_of(out)) == len(rows)
-
-
 def test_a_table_of_something_else_is_no_earlier_batch(good_cohort, pair, tmp_path):
     out = tmp_path / "study"
     out.mkdir()
@@ -547,15 +364,6 @@ def test_a_table_of_something_else_is_no_earlier_batch(good_cohort, pair, tmp_pa
     with pytest.raises(OutputError, match="must be a new folder or that of an earlier batch"):
         run_batch(good_cohort, out, pair)
     assert (out / "summary.csv").read_text(encoding="utf-8") == "my,study\n1,2\n"
-
-
-def test_a_table_that_a_spreadsheet_program_saved_is_that_of_a_batch(good_cohort, pair, tmp_path):
-    out = tmp_path / "out"
-    run_batch(good_cohort, out, pair[:1])
-    text = (out / "summary.csv").read_text(encoding="utf-8")
-    (out / "summary.csv").write_text("\ufeff" + text.replace(",", ";"), encoding="utf-8")
-    run_batch(good_cohort, out, pair[1:])
-    assert [row["bundle"] for row in rows_of(out)] == ["tiny-scratch", "tiny-pretrained"] * 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a permission there")
@@ -645,21 +453,6 @@ def test_memory_that_ran_out_lets_networks_go_and_the_next_case_runs(good_cohort
     assert OutOfMemoryError.__name__ not in rows[0].message
 
 
-def test_one_case_is_in_memory_at_a_time(good_cohort, pair, tmp_path, monkeypatch):
-    alive: list[weakref.ref] = []
-
-    def read(needed, folder):
-        assert [ref() for ref in alive] == [None] * len(alive)
-        case = real(needed, folder)
-        alive.append(weakref.ref(case))
-        return case
-
-    real = batch_case.read_case_for
-    monkeypatch.setattr(batch_case, "read_case_for", read)
-    run_batch(good_cohort, tmp_path / "out", pair)
-    assert len(alive) == 2
-
-
 def test_progress_names_the_arm_and_what_it_raises_stops_the_batch(good_cohort, pair, tmp_path):
     told: list[BatchProgress] = []
 
@@ -705,50 +498,6 @@ def test_a_batch_that_was_killed_goes_on(good_cohort, pair, tmp_path):
     assert list(out.rglob("*.part")) == []
 
 
-def test_a_case_whose_files_may_not_be_seen_stops_no_other(good_cohort, pair, tmp_path, monkeypatch):
-    real = Path.stat
-
-    def stat(self, **options):
-        if self.parent.name == "p003" and self.name == "t2w.nii.gz":
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, **options)
-
-    monkeypatch.setattr(Path, "stat", stat)
-    found = dict(outcomes(good_cohort, tmp_path / "out", pair[:1]))
-    assert found.pop("p003") == "failed"
-    assert set(found.values()) == {"done"}
-
-
-def test_the_summary_waits_while_another_program_holds_it(good_cohort, pair, tmp_path, monkeypatch, caplog):
-    calls = []
-
-    def write(rows, path):
-        calls.append(len(calls))
-        if len(calls) == 3:
-            raise OutputError("'summary.csv' could not be written") from PermissionError()
-        real(rows, path)
-
-    make_case(good_cohort / "p004", 4)
-    real = batch_case.write_summary
-    monkeypatch.setattr("VFMTransferLib.batch.batch.write_summary", write)
-    run_batch(good_cohort, tmp_path / "out", pair)
-    assert "in use by another program" in caplog.text
-    assert [r["status"] for r in rows_of(tmp_path / "out")] == ["done"] * 6
-
-
-def test_a_changed_result_is_not_overwritten(good_cohort, pair, tmp_path):
-    out = tmp_path / "out"
-    run_batch(good_cohort, out, pair[:1])
-    corrected = out / "p001" / "tiny-pretrained" / "corrected.seg.nrrd"
-    corrected.write_text("by hand")
-    later = time.time() + 10
-    os.utime(corrected, (later, later))
-    rows = run_batch(good_cohort, out, pair[:1], options=Options(threshold=0.3))
-    assert [row.status for row in rows] == ["failed", "done"]
-    assert "'corrected.seg.nrrd' in it was changed or added since" in rows[0].message
-    assert corrected.read_text() == "by hand"
-
-
 def test_what_cannot_be_a_batch_is_refused_at_once(good_cohort, pair, tmp_path):
     with pytest.raises(DatasetError, match="must hold a folder for each case, but holds none"):
         run_batch(good_cohort / "p001", tmp_path / "out", pair)
@@ -765,22 +514,6 @@ def test_what_cannot_be_a_batch_is_refused_at_once(good_cohort, pair, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputError, match="'mine' must be a new folder or that of an earlier batch"):
         run_batch(good_cohort, tmp_path / "mine", pair)
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [("P1", "p1"), ("P2\u200b", "P2%0b"), ("Mu\u0308ller", "m\u00fcller")],
-    ids=["case", "unprintable", "composed"],
-)
-def test_cases_that_would_share_a_folder_on_some_disk_are_refused(first, second, pair, tmp_path):
-    for name in (first, second):
-        (tmp_path / "cases" / name).mkdir(parents=True)
-    if len(list((tmp_path / "cases").iterdir())) == 1:
-        pytest.skip("This disk holds one of the two names only.")
-    with pytest.raises(DatasetError, match="Each case must be of a name of its own") as refused:
-        run_batch(tmp_path / "cases", tmp_path / "out", pair)
-    assert all(f"'{plain_text(name)}'" in str(refused.value) for name in (first, second))
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_network_that_cannot_be_loaded_stops_the_batch_at_once(good_cohort, tiny_models, tmp_path):
