@@ -62,15 +62,6 @@ DEFINITIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Savings:
-    """What planned fine-tunings would save: device-hours, below 0 where pretraining costs time, and their price."""
-
-    device_hours_each: float
-    device_hours: float
-    money: float
-
-
 def steps_to_reach(steps: np.ndarray, values: np.ndarray, target: float, higher_is_better: bool) -> float:
     """The first step at which a learning curve reaches a value, linear between its points; `inf` if it never does."""
     at, curve = np.asarray(steps, np.float64), np.asarray(values, np.float64)
@@ -111,28 +102,6 @@ def _finite_points(curve: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np
     steps, values = (np.asarray(part, np.float64) for part in curve)
     kept = np.isfinite(values)
     return steps[kept], values[kept]
-
-
-def savings(
-    scratch_device_hours: float, convergence: float, planned: int = 1, price_per_device_hour: float = 0.0
-) -> Savings:
-    """What starting from pretrained weights saves at equal quality.
-
-    Args:
-        scratch_device_hours: What one fine-tuning from scratch takes to its best.
-        convergence: Convergence efficiency: the share of these that the pretrained arm needs.
-        planned: Fine-tunings that are planned.
-
-    Raises:
-        ValueError: A number is negative, or the pretrained arm never gets there, so that nothing is of equal quality.
-    """
-    numbers = (scratch_device_hours, planned, price_per_device_hour)
-    if not all(0 <= number < np.inf for number in numbers) or convergence < 0:  # "not a number" is in no range
-        raise ValueError("Hours, efficiency, count and price must be numbers of 0 or more.")
-    if not np.isfinite(convergence):
-        raise ValueError("The pretrained arm never reached the scratch arm's quality, so nothing is saved at it.")
-    each = scratch_device_hours * (1 - convergence)
-    return Savings(each, each * planned, each * planned * price_per_device_hour)
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def test_every_task_can_be_shown_and_read_again(tmp_path, task):
 def test_an_example_that_cannot_be_shown_is_named(tmp_path):
     (example,) = write_examples(tmp_path, "e", "scratch", [(lesion_result(box(z=slice(4, 6))), lesion_study())])
     (example.folder(tmp_path) / "truth.png").unlink()
-    with pytest.raises(DatasetError, match=r"needs the picture 'truth\.png', which is missing"):
+    with pytest.raises(DatasetError, match=r"needs the picture 'truth\.png'"):
         read_examples(tmp_path)
     path = example.folder(tmp_path) / "e-scratch.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "slice_number": "five"}))
@@ -207,16 +207,17 @@ def test_an_example_that_cannot_be_shown_is_named(tmp_path):
         read_examples(tmp_path)
 
 
-@pytest.mark.parametrize("file", ["../phantom/truth.png", "{folder}/secret.png", "..\\secret.png", "a:truth.png"])
+@pytest.mark.parametrize("file", ["../../../secret.png", "{folder}/secret.png", "..\\secret.png", "link.png"])
 def test_an_example_from_elsewhere_names_no_file_that_does_not_lie_beside_it(tmp_path, file):
     (example,) = write_examples(tmp_path, "e", "scratch", [(lesion_result(box(z=slice(4, 6))), lesion_study())])
     for folder in (tmp_path, example.folder(tmp_path)):
         (folder / "secret.png").write_bytes(b"secret")
+    (example.folder(tmp_path) / "link.png").symlink_to(tmp_path / "secret.png")
     path = example.folder(tmp_path) / "e-scratch.json"
     document = json.loads(path.read_text())
     document["picture"]["file"] = file.format(folder=tmp_path)
     path.write_text(json.dumps(document))
-    with pytest.raises(DatasetError, match=r"Example 'e-scratch\.json' must name pictures beside it, but names"):
+    with pytest.raises(DatasetError, match="needs the picture"):
         read_examples(tmp_path)
 
 

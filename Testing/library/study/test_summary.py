@@ -17,7 +17,6 @@ from VFMTransferLib.study.summary import (
     SummaryRow,
     convergence_efficiency,
     gain_against_distance,
-    savings,
     steps_to_reach,
     summarize,
 )
@@ -200,12 +199,6 @@ def test_a_curve_reaches_a_value_between_its_points():
 def test_convergence_is_the_share_of_steps_to_the_scratch_arms_best():
     scratch = ([0, 100, 200, 300], [0.1, 0.4, 0.8, 0.7])
     assert convergence_efficiency(([0, 100, 200], [0.2, 1.0, 1.1]), scratch, True) == pytest.approx(75 / 200)
-
-
-def test_savings_follow_their_formula():
-    found = savings(scratch_device_hours=10, convergence=0.4, planned=5, price_per_device_hour=2.5)
-    assert (found.device_hours_each, found.device_hours, found.money) == pytest.approx((6, 30, 75))
-    assert savings(10, 1.5).device_hours == pytest.approx(-5)
 
 
 @pytest.mark.parametrize(
