@@ -557,7 +557,7 @@ class TransferLogic:
         job.tidy()
         if isinstance(job, CaseJob):
             self.keep(job.scene)
-            if not job.scene.arms:  # the results before are still in the scene
+            if not (job.scene.arms and job.scene.isInScene):  # what the scene holds counts: results before, or loaded
                 self._forgetLast()
                 self.restore(job.scene.about.GetScene() or slicer.mrmlScene)
         self.finished.emit("failed" if job.error is not None else outcome)
