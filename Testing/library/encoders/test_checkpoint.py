@@ -234,14 +234,14 @@ def test_a_file_with_a_program_is_refused_and_nothing_runs(key, tmp_path):
 def test_a_bare_pickle_with_a_program_is_refused(protocol, tmp_path):
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps({"a": Program(tmp_path / "ran")}, protocol))
-    with pytest.raises(CheckpointError, match="refused|no PyTorch checkpoint"):
+    with pytest.raises(CheckpointError, match=r"refused|no PyTorch checkpoint"):
         read_checkpoint(path)
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_whole_pickled_network_is_refused(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "network.pth")
-    with pytest.raises(CheckpointError, match="torch.nn.modules.linear.Linear"):
+    with pytest.raises(CheckpointError, match=r"torch.nn.modules.linear.Linear"):
         read_checkpoint(tmp_path / "network.pth")
 
 
@@ -257,7 +257,7 @@ def test_a_truncated_file_is_named_as_such(kept, as_zip, tmp_path):
     torch.save({"a": torch.ones(5000)}, path, _use_new_zipfile_serialization=as_zip)
     content = path.read_bytes()
     path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
-    with pytest.raises(CheckpointError, match="cut.pth .* cut off"):
+    with pytest.raises(CheckpointError, match=r"cut.pth .* cut off"):
         read_checkpoint(path)
 
 

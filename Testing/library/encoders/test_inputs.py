@@ -111,7 +111,7 @@ def test_a_voxel_that_is_no_number_is_refused_and_its_sequence_named(a_case, a_s
     array = a_case[Sequence.HBV].array.copy()
     array[5, 10, 12] = value
     broken = replace(a_case, volumes={**a_case.volumes, Sequence.HBV: a_case[Sequence.HBV].with_array(array)})
-    with pytest.raises(ImageError, match="hbv of case .* NaN"):
+    with pytest.raises(ImageError, match=r"hbv of case .* NaN"):
         prepare(broken, a_spec)
 
 
