@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from ..core.decoding import parse_json
 from ..core.errors import ImageError
-from ..core.files import read_small
 from ..core.notes import Note
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume
@@ -52,6 +47,7 @@ VIEW_MM = (60.0, 250.0)
 PIXEL_MM, STEP_MM, MIN_SLICES = 1.25, 6.0, 6
 MAX_TILT_DEG, MAX_TURN_DEG = 35.0, 30.0
 _PLANES = {"axial": "IS", "sagittal": "LR", "coronal": "AP"}  # and between which sides slices follow each other
+MAX_COARSER = 1.5  # pixels of T2w divided by those of diffusion
 _STEP_MM = 3.0
 _DISPLACED_MM = (9.0, 15.0, 21.0)
 _BINS = 24
@@ -164,7 +160,7 @@ def notes_on(
                     "check that they are of one exam.",
                 )
             )
-    notes += _orientation(volumes)
+    notes += _swapped(volumes)
     notes += _missing_ends(volumes)
     if Sequence.T2W in volumes:
         notes += _beyond(volumes[Sequence.T2W].geometry)
@@ -425,135 +421,17 @@ def _entropy(shares: np.ndarray) -> float:
     return float(-(positive * np.log(positive)).sum())
 
 
-# Which way up an image lies, by anatomy
-
-PELVIS = Path(__file__).with_name("pelvis.json")
-"""The mean of axial T2w exams, made symmetric: `docs/make_pelvis.py` made it, and measured the limits below."""
-PELVIS_SIZE, PELVIS_STEP_MM = (29, 25, 9), 6.0
-# The mean of 14 real exams correlates with the 15th by .54 to .79 as it lies, by .42 at most turned: with these limits
-# each turned one is found and none as it lies. Phantoms correlate by .3 to .55: few are found.
-MIN_PELVIS, MIN_PELVIS_LEAD = 0.5, 0.15
-UNLIKE_PELVIS = 0.2  # noise has .05, sagittal slices .17
-MAX_COARSER = 1.5  # pixels of T2w divided by those of diffusion, which is the coarser one in any protocol
-_SHIFTS = tuple((z, y) for z in range(-2, 3) for y in range(-3, 4))  # of the template, in steps
-_MIN_SEEN = 0.5
-_WAYS = {
-    (): "as the header states it",
-    (1,): "with front and back exchanged",
-    (0,): "upside down, the feet where the head is",
-    (0, 1): "turned about the axis from left to right, with front and back and head and feet exchanged",
-}
-
-
-def pelvis_likeness(
-    volume: Volume, pelvis: np.ndarray | None = None, *, turned: bool = True
-) -> dict[tuple[int, ...], float]:
-    """How an image correlates with the mean axial T2w of a male pelvis, as it lies and turned about its middle.
-
-    Left and right are exchanged by no way: a pelvis is too symmetric for it to be seen.
-
-    Args:
-        volume: Any sequence, on any grid.
-        pelvis: Instead of the shipped mean, of its shape.
-        turned: Whether also turned about its middle.
-
-    Returns:
-        Flipped array axes (0 head and feet, 1 front and back) → correlation; empty where the view is too small.
-    """
-    levels, seen = coarse_pelvis(volume)
-    if seen.mean() < _MIN_SEEN:
-        return {}
-    pelvis = _pelvis() if pelvis is None else pelvis
-    found = {}
-    for way in _WAYS if turned else [()]:
-        flipped, inside = (np.flip(array, way) for array in (levels, seen))
-        found[way] = max(_correlation(flipped, inside, pelvis, *shift) for shift in _SHIFTS)
-    return found
-
-
-def coarse_pelvis(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
-    """The middle of an image on the template's grid along its own axes, 0..1, and where its field of view is."""
-    volume = volume.to_nearest_lps()
-    grid = volume.geometry
-    blur = [0.5 * PELVIS_STEP_MM / mm for mm in grid.spacing_mm[:2]]
-    blocks = [max(int(voxels), 1) for voxels in blur]
-    (depth, height, width), (bx, by) = volume.array.shape, blocks
-    cut = volume.array[:, : height // by * by, : width // bx * bx].astype(np.float32)
-    mean = cut.reshape(depth, height // by, by, width // bx, bx).mean(axis=(2, 4))
-    sigma = (0.3 * PELVIS_STEP_MM / grid.spacing_mm[2], *(blur[i] / blocks[i] for i in (1, 0)))
-    axes = np.reshape(grid.direction, (3, 3))
-    start = grid.to_world(((bx - 1) / 2, (by - 1) / 2, 0))
-    spacing = (grid.spacing_mm[0] * bx, grid.spacing_mm[1] * by, grid.spacing_mm[2])
-    size = (mean.shape[2], mean.shape[1], depth)
-    small = Volume(
-        ndimage.gaussian_filter(mean, sigma), Geometry(size, spacing, tuple(start.tolist()), grid.direction), "coarse"
-    )
-    half = (np.asarray(PELVIS_SIZE) - 1) / 2 * PELVIS_STEP_MM
-    corner = np.asarray(grid.center_mm) - axes @ half
-    coarse = Geometry(PELVIS_SIZE, (PELVIS_STEP_MM,) * 3, tuple(corner.tolist()), grid.direction)
-    levels = small.resample_to(coarse).array
-    seen = small.with_array(np.ones(mean.shape, np.uint8)).resample_to(coarse, "nearest").array > 0
-    if not seen.any():
-        return levels, seen
-    low, high = np.percentile(levels[seen], [2, 98])
-    return np.clip((levels - low) / max(float(high - low), 1e-9), 0, 1), seen
-
-
-def _correlation(levels: np.ndarray, seen: np.ndarray, pelvis: np.ndarray, z: int, y: int) -> float:
-    """With the template moved by steps along the slices and along the columns."""
-    depth, height, _ = levels.shape
-    here = (slice(max(z, 0), depth + min(z, 0)), slice(max(y, 0), height + min(y, 0)))
-    there = (slice(max(-z, 0), depth - max(z, 0)), slice(max(-y, 0), height - max(y, 0)))
-    where = seen[here]
-    if not where.any():
-        return -1.0
-    a, b = levels[here][where], pelvis[there][where]
-    a, b = a - a.mean(), b - b.mean()
-    return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-9))
-
-
-@lru_cache(maxsize=1)
-def _pelvis() -> np.ndarray:
-    """The template (D, H, W), 0..1, of which the file holds the right half and the middle column."""
-    document = parse_json(read_small(PELVIS))
-    width, height, depth = PELVIS_SIZE
-    half = np.frombuffer(base64.b64decode(document["levels"]), np.uint8).reshape(depth, height, (width + 1) // 2)
-    return np.concatenate([half, half[:, :, -2::-1]], axis=2).astype(np.float32) / 255
-
-
-def _orientation(volumes: Mapping[Sequence, Volume]) -> list[Note]:
-    """Notes on a T2w whose anatomy lies another way than its header states, and on sequences that were exchanged."""
-    notes = []
-    t2w = volumes.get(Sequence.T2W)
-    found = {} if t2w is None else pelvis_likeness(t2w)
-    best = max(found, key=lambda way: found[way], default=())
-    if best and found[best] >= MIN_PELVIS and found[best] >= found[()] + MIN_PELVIS_LEAD:
-        notes.append(
-            Note(
-                "orientation",
-                f"t2w shows anatomy {_WAYS[best]}: so it fits an axial pelvis best (correlation "
-                f"{found[best]:.2f}, and {found[()]:.2f} as the header states it). Check the image; positions, "
-                "sectors and sides of the results follow the header. Whether left and right are exchanged cannot be "
-                "seen.",
-                "warning",
-            )
+def _swapped(volumes: Mapping[Sequence, Volume]) -> list[Note]:
+    """Notes on a diffusion image that is finer than T2w by far, which is the finer one in any protocol."""
+    if Sequence.T2W not in volumes:
+        return []
+    t2w_mm = max(volumes[Sequence.T2W].geometry.spacing_mm[:2])
+    return [
+        Note(
+            "swapped",
+            f"{sequence} is finer than t2w by far; check that t2w and {sequence} were not swapped.",
+            "warning",
         )
-    elif found and found[best] < UNLIKE_PELVIS:
-        notes.append(
-            Note(
-                "not-pelvis",
-                f"t2w does not look as an axial T2w of a male pelvis does (correlation {found[best]:.2f}, and .57 to "
-                ".80 in real exams); check that it is one.",
-            )
-        )
-    for sequence, volume in volumes.items():
-        if sequence is Sequence.T2W:
-            continue
-        like_t2w = pelvis_likeness(volume, turned=False).get((), 0.0)
-        looks_so = like_t2w >= MIN_PELVIS and like_t2w >= found.get(best, 0.0) + MIN_PELVIS_LEAD
-        pixels_mm = [max(one.geometry.spacing_mm[:2]) for one in (volume, t2w or volume)]
-        if looks_so or pixels_mm[1] > MAX_COARSER * pixels_mm[0]:
-            why = f"looks as T2w does (correlation {like_t2w:.2f})" if looks_so else "is finer than t2w by far"
-            other = f"t2w and {sequence}" if t2w is not None else "sequences"
-            notes.append(Note("swapped", f"{sequence} {why}; check that {other} were not exchanged.", "warning"))
-    return notes
+        for sequence, volume in volumes.items()
+        if t2w_mm > MAX_COARSER * max(volume.geometry.spacing_mm[:2])
+    ]

@@ -16,13 +16,10 @@ from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io import read_volume
 from VFMTransferLib.io.plausibility import (
     MIN_PEAK,
-    PELVIS_STEP_MM,
-    _pelvis,
     adc_unit,
     checked_sequence,
     likeness_peak,
     notes_on,
-    pelvis_likeness,
 )
 from VFMTransferLib.phantom import make_phantom
 
@@ -154,10 +151,6 @@ def with_one_bright_voxel(array):
         (with_one_bright_voxel, "t2w has voxels far beyond all others: "),
         (lambda a: np.minimum(a, np.percentile(a, 60)), "t2w has its largest value, "),
         (lambda a: a.max() - np.maximum(a, np.percentile(a, 5)), "t2w has its largest value, "),
-        (
-            lambda a: np.random.default_rng(0).normal(300, 50, a.shape),
-            "t2w does not look as an axial T2w of a male pelvis",
-        ),
     ],
 )
 def test_voxels_that_no_scan_has_are_noted(a_phantom, change, words):
@@ -266,42 +259,10 @@ def test_images_are_compared_whichever_axis_of_the_file_their_slices_run_along(a
         assert notes_on({Sequence.T2W: permuted, Sequence.ADC: adc}, None, 1.0, is_one_exam) == as_scanned
 
 
-def a_pelvis(tilt_deg: float = 15.0) -> Volume:
-    """A T2w as the template shows it, with noise, on a tilted grid whose array runs to the right and the front."""
-    levels = np.kron(_pelvis(), np.ones((2, 6, 6), np.float32))[:, ::-1, ::-1]
-    noise = np.random.default_rng(0).normal(0, 0.1, levels.shape)
-    cos, sin = np.cos(np.radians(tilt_deg)), np.sin(np.radians(tilt_deg))
-    direction = (-1.0, 0.0, 0.0, 0.0, -cos, -sin, 0.0, -sin, cos)
-    mm = PELVIS_STEP_MM / 6
-    return Volume(
-        (400 * (levels + noise)).astype(np.float32), Geometry(levels.shape[::-1], (mm, mm, 3.0), direction=direction)
-    )
-
-
-@pytest.mark.parametrize(
-    ("axes", "words"),
-    [
-        ((1,), "with front and back exchanged"),
-        ((0,), "upside down, the feet where the head is"),
-        ((0, 1), "turned about the axis from left to right"),
-    ],
-)
-def test_voxels_that_lie_another_way_than_the_header_states_are_noted(axes, words):
-    t2w = a_pelvis()
-    assert notes_on({Sequence.T2W: t2w}, None, 1.0, True) == []
-    (note,) = notes_on({Sequence.T2W: t2w.with_array(np.flip(t2w.array, axes).copy())}, None, 1.0, True)
-    assert words in note.text
-    assert "Whether left and right are exchanged cannot be seen" in note.text
-
-
-def test_t2w_and_diffusion_that_were_exchanged_are_noted(a_phantom):
-    fine, coarse = a_pelvis(), a_phantom.case["hbv"]
-    exchanged = notes_on({Sequence.T2W: coarse, Sequence.HBV: fine}, None, 1.0, True)
-    assert any("hbv looks as T2w does" in note.text and "not exchanged" in note.text for note in exchanged)
+def test_t2w_and_diffusion_that_were_swapped_are_noted():
     wide = replace(an_hbv(), geometry=replace(an_hbv().geometry, spacing_mm=(5.0, 5.0, 5.0)))
     notes = notes_on({Sequence.T2W: wide, Sequence.HBV: a_t2w()}, None, 1.0, True)
-    warning = "hbv is finer than t2w by far; check that t2w and hbv were not exchanged."
-    assert warning_text(notes) == warning
+    assert any(note.code == "swapped" and note.severity == "warning" for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -347,21 +308,6 @@ def test_a_t2w_that_is_not_axial_is_noted(axes, plane):
     assert not any(
         "must be axial" in note.text for note in notes_on({Sequence.T2W: Volume(array, isotropic)}, None, 1.0, True)
     )
-
-
-def test_every_real_exam_is_found_the_right_way_up_and_turned_ones_are_not(shared_data):
-    for file in sorted((shared_data / "cases").glob("*/t2w.nii.gz")):
-        t2w = read_volume(file, "t2w")
-        assert not any("shows anatomy" in note.text for note in notes_on({Sequence.T2W: t2w}, None, 1.0, True))
-        for axes in ((0,), (1,), (0, 1)):
-            turned = t2w.with_array(np.flip(t2w.array, axes).copy())
-            assert any("shows anatomy" in note.text for note in notes_on({Sequence.T2W: turned}, None, 1.0, True)), (
-                file.parent
-            )
-
-
-def test_a_view_that_is_too_small_is_not_judged():
-    assert pelvis_likeness(a_t2w()) == {}
 
 
 def test_real_exams_fit_and_images_of_two_patients_do_not(shared_data):
