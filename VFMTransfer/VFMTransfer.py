@@ -157,7 +157,7 @@ class VFMTransferTest(ScriptedLoadableModuleTest):
     def _phantom(self):
         """The sample case, made by a child process as by a click."""
         made, failed = [], []
-        maker = PhantomMaker(theWorker().later)
+        maker = PhantomMaker(theWorker().call_soon)
         maker.loaded.connect(made.append)
         maker.failed.connect(lambda sentence, details: failed.append(sentence))
         maker.make(SAMPLE_SEED, slicer.mrmlScene)

@@ -267,7 +267,7 @@ class TransferLogic:
 
     def __init__(self, worker: WorkerClient | None = None) -> None:
         self._worker = worker if worker is not None else theWorker()
-        self._steps = StepQueue(self._worker.later)
+        self._steps = StepQueue(self._worker.call_soon)
         self._job: Job | None = None
         self._last: RunInScene | None = None
         self._kept: CaseJob | None = None  # its files are those of the last run
@@ -440,7 +440,7 @@ class TransferLogic:
         self._forgetLast()
 
     def _requireReady(self, waitForCompletion: bool) -> None:
-        if self._worker.needs_wait and not waitForCompletion:
+        if self._worker.is_blocking and not waitForCompletion:
             raise ValueError("A run must wait for completion outside Slicer.")
         if self._job is not None or self._worker.is_busy:
             raise JobError("A run must be finished before the next one begins. Wait for it, or cancel it.")

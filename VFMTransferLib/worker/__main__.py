@@ -36,11 +36,7 @@ MIN_MEMORY_GB = 1.2
 IDLE_S = 15 * 60.0
 # How long a window may go on when the worker must end; a process that computes for nobody holds memory.
 GRACE_S = 2.0
-_NICENESS = 5
-_BELOW_NORMAL = 0x4000  # BELOW_NORMAL_PRIORITY_CLASS of SetPriorityClass
 _CHUNK_BYTES = 1 << 16
-_MAX_LINE_BYTES = 1 << 26  # a run may name each file of an exam
-_TOO_LONG = b"(more than 64 MiB)"
 
 
 class Channel:
@@ -69,22 +65,11 @@ class Channel:
                 raise ClientGoneError from error
 
     def lines(self) -> Iterator[bytes]:
-        """Lines until stdin closes; for one beyond the limit words that are no message, and its end is dropped."""
-        parts: list[bytes] = []
-        size = 0
+        """Lines until stdin closes."""
+        rest = b""
         while chunk := os.read(self._reading, _CHUNK_BYTES):
-            for number, part in enumerate(chunk.split(b"\n")):
-                if number:  # a line ended before this part
-                    if size <= _MAX_LINE_BYTES:
-                        yield b"".join(parts)
-                    parts, size = [], 0
-                is_read = size <= _MAX_LINE_BYTES
-                size += len(part)
-                if size <= _MAX_LINE_BYTES:
-                    parts.append(part)
-                elif is_read:
-                    parts = []
-                    yield _TOO_LONG
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,7 +129,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--background",
         action="store_true",
-        help="leave one processor core to other programs, and give way to them on the others",
+        help="leave one processor core to other programs",
     )
     options = parser.parse_args(arguments)
     if options.memory_gb is not None and options.memory_gb < MIN_MEMORY_GB:
@@ -169,21 +154,13 @@ def _positive(text: str) -> float:
 
 
 def _stand_back() -> None:
-    """Leave a core to whoever waits for this process, and give way on the others; before libraries count the cores."""
+    """Leave a core to whoever waits for this process; before libraries count the cores."""
     if hasattr(os, "sched_setaffinity"):
         own = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, own[:-1] or own)
     else:
         cores = max((os.cpu_count() or 1) - 1, 1)
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
-    if sys.platform == "win32":
-        import ctypes
-
-        kernel = ctypes.windll.kernel32
-        kernel.GetCurrentProcess.restype = ctypes.c_void_p
-        kernel.SetPriorityClass(ctypes.c_void_p(kernel.GetCurrentProcess()), _BELOW_NORMAL)
-    else:
-        os.nice(_NICENESS)
 
 
 def _bound_memory(gb: float, channel: Channel) -> None:

@@ -93,9 +93,9 @@ class WorkerClient:
         return self._job is not None
 
     @property
-    def needs_wait(self) -> bool:
+    def is_blocking(self) -> bool:
         """Whether a job goes on only while somebody is in `wait`, `run` or `receive`."""
-        return self._transport.needs_wait
+        return self._transport.is_blocking
 
     @property
     def details(self) -> str:
@@ -219,9 +219,9 @@ class WorkerClient:
                 return
             self._transport.wait(_SLICE_S)
 
-    def later(self, step: Callable[[], None]) -> None:
+    def call_soon(self, step: Callable[[], None]) -> None:
         """Do a step after the event loop had its turn; without an event loop, now."""
-        if self._transport.needs_wait:
+        if self._transport.is_blocking:
             step()
         else:
             self._transport.call_later(0.0, step)

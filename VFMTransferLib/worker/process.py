@@ -64,10 +64,10 @@ class Transport(Protocol):
     """Starts processes and calls back, always on the thread that uses it, and never before `start` returned.
 
     Attributes:
-        needs_wait: Whether callbacks come only while somebody is in `wait`.
+        is_blocking: Whether callbacks come only while somebody is in `wait`.
     """
 
-    needs_wait: bool
+    is_blocking: bool
 
     def start(
         self,
@@ -92,7 +92,7 @@ class Transport(Protocol):
 class SubprocessTransport:
     """Processes by `subprocess`; threads read what they write, and `wait` delivers it."""
 
-    needs_wait = True
+    is_blocking = True
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._environment = environment

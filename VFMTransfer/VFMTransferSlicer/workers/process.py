@@ -105,7 +105,7 @@ class QtTransport:
         makeProcess: Makes a `qt.QProcess`.
     """
 
-    needs_wait = False
+    is_blocking = False
 
     def __init__(self, loop: Any = None, makeProcess: MakeProcess = newProcess) -> None:
         self._loop = loop if loop is not None else QtLoop()
