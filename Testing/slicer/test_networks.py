@@ -85,7 +85,7 @@ class NetworksTest(PanelTest):
         with (folder / "models" / "model.safetensors").open("ab") as file:
             file.write(b"x")
         self.importByClick(Path(shutil.make_archive(str(self.folder / "packed"), "zip", folder)))
-        self.assertIn("must have sha256", self.ui.networksNoteLabel.text)
+        self.assertIn("sha256", self.ui.networksNoteLabel.text)
         self.assertEqual(self.chosen("B"), PAIR[1])
 
     def test_a_saved_choice_that_is_not_here_is_said_and_kept(self):

@@ -37,12 +37,6 @@ def run_check(args: argparse.Namespace) -> None:
 
     with progress_bar() as on_progress:
         report = check_data(args.folder, args.task or DEFAULT_TASK, on_progress)
-    print_answer(args, _document(report), _lines(report))
-    if not report.is_fit:
-        raise DatasetError("The data are not fit yet: correct what is marked ERROR, or leave those cases out.")
-
-
-def _document(report: DataReport) -> dict[str, object]:
     cases = [
         {
             "name": case.name,
@@ -53,7 +47,10 @@ def _document(report: DataReport) -> dict[str, object]:
         }
         for case in report.cases
     ]
-    return {"fit": report.is_fit, "cases": cases, "findings": [asdict(finding) for finding in report.findings]}
+    document = {"fit": report.is_fit, "cases": cases, "findings": [asdict(finding) for finding in report.findings]}
+    print_answer(args, document, _lines(report))
+    if not report.is_fit:
+        raise DatasetError("The data are not fit yet: correct what is marked ERROR, or leave those cases out.")
 
 
 def _lines(report: DataReport) -> list[str]:
@@ -67,8 +64,7 @@ def _lines(report: DataReport) -> list[str]:
         for sentence, cases in cases_of.items():
             names = [case for case in cases if case]
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            between = "; " if any(", " in name for name in names) else ", "  # of groups that have something in common
-            shown.append(f"{mark}: " + (f"{between.join(names[:_SHOWN])}{more}: " if names else "") + sentence)
+            shown.append(f"{mark}: " + (f"{'; '.join(names[:_SHOWN])}{more}: " if names else "") + sentence)
     counts = Counter(finding.severity for finding in report.findings)
     return [*shown, f"{len(report.cases)} cases read; {counts['error']} errors, {counts['warning']} to check."]
 
@@ -104,10 +100,8 @@ def add_phantom(commands: Commands) -> None:
 
 
 def run_phantom(args: argparse.Namespace) -> None:
-    if args.number < 1:
-        args.parser.error(f"-n must be 1 or more, got {args.number}")
-    if args.seed < 0:
-        args.parser.error(f"--seed must be 0 or more, got {args.seed}")
+    if args.number < 1 or args.seed < 0:
+        args.parser.error("-n must be 1 or more, and --seed 0 or more")
     from ..phantom import make_phantoms
 
     options = {"full_resolution": args.full_resolution, "conditions": _conditions(args)}
@@ -125,15 +119,12 @@ def _conditions(args: argparse.Namespace) -> Conditions | PhantomRange | None:
         args.parser.error("--range and --condition exclude each other")
     try:
         if args.range:
-            return PhantomRange() if args.range == "wide" else from_json(PhantomRange, _range_file(args.range), "range")
-        values: dict[str, Any] = {}
-        for item in args.condition:
-            name, equals, value = item.partition("=")
-            if name in values:
-                args.parser.error(f"--condition must name {name} once, but does so twice")
-            values[name] = _condition(value) if equals else True
+            found = {} if args.range == "wide" else parse_json(read_small(Path(args.range)))
+            return from_json(PhantomRange, found, "range")
+        pairs = [item.partition("=") for item in args.condition]
+        values = {name: _condition(value) if equals else True for name, equals, value in pairs}
         return from_json(Conditions, values, "--condition") if values else None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(args.parser.error(str(error))) from error
 
 
@@ -143,11 +134,3 @@ def _condition(text: str) -> Any:
         return parse_json(text)
     except ValueError:
         return text
-
-
-def _range_file(name: str) -> Any:
-    """What the JSON file of a range holds."""
-    try:
-        return parse_json(read_small(Path(name)))
-    except OSError as error:
-        raise ValueError(f"--range must be 'wide' or a readable JSON file, got '{name}'") from error

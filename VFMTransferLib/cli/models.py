@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.terms import Sequence
-from .shared import Commands, add_command, add_json, add_output, plain_lines, print_answer, print_json, progress_bar
+from .shared import Commands, add_command, add_json, add_output, print_answer, print_json, progress_bar
 
 if TYPE_CHECKING:
     from ..bundles.bundle import Bundle
@@ -75,12 +74,10 @@ def run_list(args: argparse.Namespace) -> None:
     bundles, broken = list_bundles(), broken_bundles()
     rows = [_facts(bundle) for bundle in bundles]
     width = max([len(bundle.name) for bundle in bundles], default=0)
-    named = Counter(bundle.name for bundle in bundles)
     lines = []
     for bundle in bundles:
         task, onnx = bundle.spec.task or "encoder", "" if bundle.onnx_path.is_file() else "  (no ONNX graph)"
-        twin = f"  (one name for several: use the folder {bundle.folder})" if named[bundle.name] > 1 else ""
-        lines.append(f"{bundle.name:<{width}}  {task:<21}  {bundle.arm or '-':<10}  {bundle.title}{onnx}{twin}")
+        lines.append(f"{bundle.name:<{width}}  {task:<21}  {bundle.arm or '-':<10}  {bundle.title}{onnx}")
     lines += [f"{folder.name}: broken. {why}" for folder, why in broken.items()]
     lines.append(f"Your own bundles: {user_folder() or 'none, since no home folder is known'}")
     print_answer(args, {"bundles": rows, "broken": {str(folder): why for folder, why in broken.items()}}, lines)
@@ -93,7 +90,7 @@ def run_show(args: argparse.Namespace) -> None:
     if args.json or not bundle.card_path.is_file():
         print_json(_facts(bundle))
     else:
-        print(plain_lines(bundle.card_path.read_text(encoding="utf-8")))
+        print(bundle.card_path.read_text(encoding="utf-8"))
         print(f"Folder: {bundle.folder}")
 
 
@@ -126,7 +123,7 @@ def run_fetch(args: argparse.Namespace) -> None:
     from ..bundles.fetching import fetch_bundle
 
     def accept(text: str) -> bool:
-        print(plain_lines(text), file=sys.stderr)
+        print(text, file=sys.stderr)
         if args.accept_license or not sys.stdin.isatty():
             return bool(args.accept_license)
         return input("Accept this license? [y/N] ").strip().lower() in ("y", "yes")
@@ -145,8 +142,7 @@ def run_remove(args: argparse.Namespace) -> None:
 
 
 def _importing(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("name", "sequence", "overwrite")
-    return {"export": not args.no_onnx, **{name: getattr(args, name) for name in names}}
+    return {"export": not args.no_onnx, "name": args.name, "sequence": args.sequence, "overwrite": args.overwrite}
 
 
 def _new(bundle: Bundle) -> list[str]:

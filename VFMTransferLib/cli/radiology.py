@@ -87,9 +87,7 @@ def run_diffusion(args: argparse.Namespace) -> None:
 
     if args.exported is None and args.series is None:
         args.parser.error("name a SERIES")
-    names = [f"b{b:g}-computed" for b in args.b_values]
-    if len(set(names)) < len(names):
-        args.parser.error("the b values to compute must differ, since their images are named by them, to six digits")
+    names = {f"b{b:g}-computed": b for b in args.b_values}
     require_output_outside(args.output, [args.series])
     if args.exported is None:
         by_b, reading = read_diffusion(args.series)
@@ -98,7 +96,7 @@ def run_diffusion(args: argparse.Namespace) -> None:
         (by_b, mask), reading = _exported_series(args.exported), []
     fit = fit_diffusion(by_b)
     images = {"adc": fit.adc, "residual": fit.residual, "fit-problems": fit.problems}
-    images |= {name: fit.at(b) for name, b in zip(names, args.b_values, strict=True)}
+    images |= {name: fit.at(b) for name, b in names.items()}
     gland = None if mask is None else mask.resample_to(fit.adc.geometry, "nearest")
     shares = fit.shares(None if gland is None else gland.array > 0)
     notes = [*reading, *fit.notes]
@@ -117,14 +115,10 @@ def run_diffusion(args: argparse.Namespace) -> None:
         (folder / DIFFUSION_RECORD).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
     where = "the prostate" if gland is not None else "the image"
     lines = [f"fitted: b {', '.join(f'{b:g}' for b in fit.b_values)} s/mm²"]
-    lines += [f"poor fit in {_share_words(share)} of {where}: {words}" for words, share in shares.items()]
+    lines += [f"poor fit in {share:.1%} of {where}: {words}" for words, share in shares.items()]
     print_answer(
         args, {"output": str(args.output), **document}, [*lines, *texts(notes), RESEARCH_USE, str(args.output)]
     )
-
-
-def _share_words(share: float) -> str:
-    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
 
 
 def _add_exported(parser: argparse.ArgumentParser) -> None:
@@ -179,11 +173,11 @@ def add_dicom(commands: Commands) -> None:
 def run_dicom(args: argparse.Namespace) -> None:
     if (args.exam is None) == (args.exported is None):
         args.parser.error("name the exam's folder with --exam")
-    import highdicom  # noqa: F401  (known before the work)
-
     from ..core.files import atomic_folder, given_name
     from ..io.cases import read_case_for
+    from ..io.dicom_out import write_dicom
     from ..io.results import read_result
+    from ..radiology.sectors import SECTOR_CODES
     from ..tasks import find_task
 
     require_output_outside(args.output, [args.exam])
@@ -202,7 +196,7 @@ def run_dicom(args: argparse.Namespace) -> None:
         for name, result in results.items():
             target = work if len(results) == 1 else work / name
             target.mkdir(exist_ok=True)
-            write_dicom_of(result, case, target)
+            write_dicom(result, case, target, SECTOR_CODES)
         files = sorted(str(file.relative_to(work)) for file in work.rglob("*.dcm"))
     document = {"output": str(args.output), "note": RESEARCH_USE, "files": files}
     print_answer(args, document, [f"{len(files)} files", RESEARCH_USE, str(args.output)])
@@ -228,7 +222,7 @@ def _case_of_files(file: Path) -> Case:
     files = {} if exported.dicom is None else exported.dicom.files
     origin = read_origin(known, {role: [Path(name) for name in several] for role, several in files.items()})
     if origin.notes:
-        raise GeometryError(f"To write DICOM, the images must be those of one exam. {origin.notes[0]} Load them again.")
+        raise GeometryError(f"The images are not those of one exam. {origin.notes[0]} Load them again.")
     volumes = {role: Volume(np.zeros(grid.shape, np.uint8), grid, str(role)) for role, grid in known.items()}
     return Case("study", volumes, acquisitions=origin.acquisitions, files=origin.files)
 
@@ -250,16 +244,9 @@ def require_dicom_out(case: Case, task: str) -> None:
 
 
 def save_dicom(result: Result, case: Case, folder: Path) -> None:
-    """Write a result as DICOM into `dicom` in its folder."""
-    from ..io.dicom_out import FOLDER
-
-    (folder / FOLDER).mkdir()
-    write_dicom_of(result, case, folder / FOLDER)
-
-
-def write_dicom_of(result: Result, case: Case, folder: Path) -> None:
-    """Write a result as DICOM, with the sites of lesions as sectors of PI-RADS."""
-    from ..io.dicom_out import write_dicom
+    """Write a result as DICOM into `dicom` in its folder, with the sites of lesions as sectors of PI-RADS."""
+    from ..io.dicom_out import FOLDER, write_dicom
     from ..radiology.sectors import SECTOR_CODES
 
-    write_dicom(result, case, folder, SECTOR_CODES)
+    (folder / FOLDER).mkdir()
+    write_dicom(result, case, folder / FOLDER, SECTOR_CODES)

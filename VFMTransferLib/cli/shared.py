@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib.util
 import json
 import os
 import sys
@@ -17,7 +16,7 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import OUT_OF_MEMORY, OutOfMemoryError, OutputError, PsaError, VFMTransferError, is_out_of_memory
+from ..core.errors import OUT_OF_MEMORY, OutputError, PsaError, VFMTransferError, is_out_of_memory
 from ..core.files import plain_text
 from ..core.options import Options
 from ..core.terms import OnProgress
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from ..core.case import Case
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def sentence(error: BaseException) -> str:
@@ -41,10 +39,6 @@ def sentence(error: BaseException) -> str:
         text = _missing_package(error.name)
     elif isinstance(error, OSError):
         text = _file_system(error)
-    elif isinstance(error, UnicodeError):
-        text = "Names of files and folders must be text (UTF-8), but one is not. Rename it."
-    elif isinstance(error, RecursionError):
-        text = "A file must be nested no deeper than a few hundred levels, but is. Do not use it."
     elif isinstance(error, ValueError):
         text = str(error)
     else:
@@ -73,41 +67,14 @@ def _missing_package(name: str) -> str:
 
 def _file_system(error: OSError) -> str:
     # The file's name alone: a folder's name may be a patient's.
-    name = str(error.filename).replace("\\", "/").rpartition("/")[2] if error.filename else "a file"
+    name = str(error.filename).replace("\\", "/").rpartition("/")[2] if error.filename else "A file"
     if error.errno in _DISK_FULL:
-        return f"The disk must have room for {name}, but it is full. Free some space, or choose another folder with -o."
-    if error.errno in _NOT_ALLOWED:
-        return (
-            f"{name} must be readable and its folder writable, but the system refused. Choose another file or folder."
-        )
-    reason = error.strerror or _described(error)
-    return f"{name} must be usable, but the system reported: {reason}. Check the name and the folder."
+        return f"The disk is full: {name} could not be written. Free some space, or choose another folder with -o."
+    return f"{name} cannot be used: {error.strerror or _described(error)}. Check its name and permissions."
 
 
 def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-GIB = 2**30
-# Loading numpy, scipy, SimpleITK and ONNX Runtime takes 0.7 GiB of addresses.
-MIN_GIB = 1
-
-
-def require_address_space() -> None:
-    """Raise where the system limits the process (`ulimit -v`) to less than the libraries take.
-
-    The linear algebra of numpy and scipy does not fail there: it retries for ever.
-    """
-    if importlib.util.find_spec("resource") is None:  # Windows has no such limit
-        return
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < MIN_GIB * GIB:
-        raise OutOfMemoryError(
-            f"The process must be allowed {MIN_GIB} GiB of memory, but is limited to {limit / GIB:.1f} GiB. "
-            "Raise the limit (ulimit -v)."
-        )
 
 
 @contextmanager
@@ -252,8 +219,8 @@ def given_case(args: argparse.Namespace, folder: Path | None, bundles: Iterable[
     from ..io import read_case_for
 
     if "output" in args:
-        require_output_outside(args.output, (folder, args.t2w, args.hbv, args.adc))
-        _require_inputs_outside(args, folder)
+        masks = (args.gland, vars(args).get("roi"), *map(Path, vars(args).get("references") or ()))
+        require_output_outside(args.output, (folder, args.t2w, args.hbv, args.adc, *masks))
     needed = frozenset(Sequence)
     if bundles is not None:
         from ..inference.predict import needed_sequences
@@ -268,28 +235,15 @@ def given_case(args: argparse.Namespace, folder: Path | None, bundles: Iterable[
     return replace(case, roi=read_mask(args.roi, "region of interest"))
 
 
-def _require_inputs_outside(args: argparse.Namespace, folder: Path | None) -> None:
-    """Raise OutputError where something that is read lies in the earlier output, which is replaced."""
-    output = Path(os.path.realpath(args.output))
-    named = (folder, args.t2w, args.hbv, args.adc, args.gland, vars(args).get("roi"))
-    references = map(Path, vars(args).get("references") or ())  # or the name of a class, which does not exist as a path
-    for given in filter(None, (*named, *references)):
-        if given.exists() and Path(os.path.realpath(given)).is_relative_to(output):
-            raise OutputError(
-                f"'{given.name}' must lie outside of output '{args.output.name}', which is replaced, but lies inside. "
-                "Choose another folder for the output."
-            )
-
-
 def require_output_outside(output: Path, inputs: Iterable[Path | None]) -> None:
-    """OutputError where results would lie within a folder of images."""
+    """OutputError where results would lie in a folder that is read, or replace what is read."""
+    target = Path(os.path.realpath(output))
     for given in inputs:
-        inside = None if given is None or not given.is_dir() else given.resolve()
-        # os.path: a link to itself, which Path refuses to resolve, is refused where it is written.
-        if inside is not None and Path(os.path.realpath(output)).is_relative_to(inside):
+        read = None if given is None or not given.exists() else Path(os.path.realpath(given))
+        if read is not None and (read.is_relative_to(target) or (read.is_dir() and target.is_relative_to(read))):
             raise OutputError(
-                f"Output '{output}' must lie outside of the case's folder '{inside.name}', whose images would no "
-                "longer be alone, but lies inside. Choose another folder."
+                f"Output '{output.name}' and '{read.name}', which is read, lie in one another. Choose another folder "
+                "for the output."
             )
 
 
@@ -307,12 +261,7 @@ def print_answer(args: argparse.Namespace, document: Mapping[str, Any], lines: I
     if args.json:
         print_json(document)
     else:
-        print("\n".join(map(plain_lines, lines)))
-
-
-def plain_lines(text: str) -> str:
-    """A text from elsewhere whose characters cannot move the terminal's cursor, hide or color it."""
-    return "\n".join(plain_text(line.replace("\t", "    ")) for line in text.splitlines())
+        print("\n".join(lines))
 
 
 def print_json(answer: Any) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from .shared import Commands, add_command, add_output, sentence
 
 if TYPE_CHECKING:
-    from rich.live import Live
+    from rich.progress import Progress, TaskID
 
     from ..study.config import RunKey
     from ..study.sweep import Sweep
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 KEYS = ("encoder", "task", "arm", "seed", "labelled_cases", "trained_on")
 _WORKERS = 2
 _LINE_EVERY_S = 60.0
-_ARMS = ("trivial", "specialised", "scratch", "pretrained")
 
 
 def add_study(commands: Commands) -> None:
@@ -106,35 +105,31 @@ def run_report(args: argparse.Namespace) -> None:
 
 @contextmanager
 def shown_progress(sweep: Sweep) -> Iterator[ProgressLines]:
-    """Show on stderr how far a sweep is: a table on a terminal, else lines."""
+    """Show on stderr how far a sweep is: bars on a terminal, else lines."""
     if not sys.stderr.isatty():
         yield ProgressLines(sweep)
         return
     from rich.console import Console
-    from rich.live import Live
+    from rich.progress import Progress
 
-    with Live(console=Console(stderr=True), auto_refresh=False) as live:
-        yield ProgressTable(sweep, live)
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        yield ProgressBars(sweep, bars)
 
 
 class ProgressLines:
-    """A `SweepObserver`: a line for each run that ends, and one on all of them every minute."""
+    """A `SweepObserver`: a line for each run that ends, and one on the active ones every minute."""
 
     def __init__(self, sweep: Sweep) -> None:
-        self.runs = sweep.runs
-        self.left = set(sweep.pending())
-        self.at_start = len(self.left)
-        self.active: dict[RunKey, tuple[str, float]] = {}
-        self.errors: dict[RunKey, str] = {}
-        self.workers = 0
-        self.began_s = self.shown_s = time.monotonic()
+        self.count, self.done = len(sweep.runs), len(sweep.runs) - len(sweep.pending())
+        self.active: dict[RunKey, str] = {}
+        self.shown_s = time.monotonic()
 
     def started(self, run: RunKey) -> None:
-        self.active[run] = ("waits", 0.0)
+        self.active[run] = f"{run.title}: waits"
 
     def progressed(self, run: RunKey, line: str, share: float) -> None:
         if run in self.active:
-            self.active[run] = (line, share)
+            self.active[run] = f"{run.title}: {line}"
 
     def finished(self, run: RunKey) -> None:
         self._leave(run)
@@ -142,77 +137,50 @@ class ProgressLines:
 
     def failed(self, run: RunKey, error: BaseException) -> None:
         self._leave(run)
-        self.errors[run] = sentence(error)
-        self.show(f"{run.title}: failed. {self.errors[run]}")
+        self.show(f"{run.title}: failed. {sentence(error)}")
 
     def polled(self, workers: int) -> None:
-        self.workers = workers
         if time.monotonic() - self.shown_s >= _LINE_EVERY_S:
-            running = "; ".join(f"{run.title}: {line}" for run, (line, _) in self.active.items())
-            self.show(f"{self.headline()}. {running}")
+            self.show("; ".join([f"{workers} workers", *self.active.values()]))
 
     def show(self, line: str) -> None:
         self.shown_s = time.monotonic()
-        print(f"{len(self.runs) - len(self.left)}/{len(self.runs)} {line}", file=sys.stderr, flush=True)
-
-    def headline(self) -> str:
-        spent_s = time.monotonic() - self.began_s
-        done = self.at_start - len(self.left)
-        parts = [f"{len(self.runs) - len(self.left)} of {len(self.runs)} runs", f"{self.workers} workers"]
-        if done:
-            parts.append(f"about {_duration(spent_s / done * len(self.left))} left")
-        if self.errors:
-            parts.append(f"{len(self.errors)} failed")
-        return f"{_duration(spent_s)}: {', '.join(parts)}"
+        print(f"{self.done}/{self.count} {line}", file=sys.stderr, flush=True)
 
     def _leave(self, run: RunKey) -> None:
-        self.active.pop(run, None)
-        self.left.discard(run)
+        self.done += self.active.pop(run, None) is not None
 
 
-class ProgressTable(ProgressLines):
-    """A table of encoders, tasks and arms, drawn again with each event, and the active runs below it."""
+class ProgressBars(ProgressLines):
+    """A bar for all runs and one for each active run; lines of failed runs stay above them."""
 
-    def __init__(self, sweep: Sweep, live: Live) -> None:
+    def __init__(self, sweep: Sweep, bars: Progress) -> None:
         super().__init__(sweep)
-        self.live = live
+        self.bars = bars
+        self.bar_of: dict[RunKey, TaskID] = {}
+        self.whole = bars.add_task("runs", total=self.count, completed=self.done)
+
+    def started(self, run: RunKey) -> None:
+        super().started(run)
+        self.bar_of[run] = self.bars.add_task(_escaped(self.active[run]), total=1.0)
 
     def progressed(self, run: RunKey, line: str, share: float) -> None:
         super().progressed(run, line, share)
-        self._draw()
-
-    def polled(self, workers: int) -> None:
-        self.workers = workers
-        self._draw()
+        if run in self.bar_of:
+            self.bars.update(self.bar_of[run], description=_escaped(self.active[run]), completed=share)
 
     def show(self, line: str) -> None:
         if ": failed" in line:
-            self.live.console.print(line, markup=False, highlight=False)  # an error's text is no markup
-        self._draw()
+            self.bars.console.print(line, markup=False, highlight=False)
 
-    def _draw(self) -> None:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=self.headline(), title_justify="left")
-        for name in ("task", *_ARMS):
-            table.add_column(name)
-        for task in dict.fromkeys(run.task for run in self.runs if run.task):
-            of_task = [run for run in self.runs if run.task == task]
-            table.add_row(task, *("\n".join(self._counts(of_task, arm)) for arm in _ARMS))
-        lines = [Text(f"{share:4.0%}  {run.title}: {line}") for run, (line, share) in self.active.items()]
-        self.live.update(Group(table, *lines), refresh=True)
-
-    def _counts(self, runs: list[RunKey], arm: str) -> Iterator[str]:
-        of_arm = [run for run in runs if run.arm == arm or run.arm.startswith(f"{arm}-")]
-        for encoder in dict.fromkeys(run.label for run in of_arm):
-            own = [run for run in of_arm if run.label == encoder]
-            failed = sum(run in self.errors for run in own)
-            done = sum(run not in self.left for run in own) - failed
-            yield f"{encoder} {done}/{len(own)}" + (f" [red]{failed} failed[/red]" if failed else "")
+    def _leave(self, run: RunKey) -> None:
+        super()._leave(run)
+        if run in self.bar_of:
+            self.bars.remove_task(self.bar_of.pop(run))
+        self.bars.update(self.whole, completed=self.done)
 
 
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60}:{minutes % 60:02d} h"
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DatasetError, OutputError
 from ..core.terms import Arm, OnProgress
@@ -17,11 +16,9 @@ from ..tasks import TASKS
 from .shared import Commands, add_command, add_output, progress_lines, require_output_outside
 
 if TYPE_CHECKING:
-    from ..training.cases import LabeledDataset
     from ..training.distributed import DistributedContext
 
 SCRATCH, PHANTOMS = "scratch", "phantoms"
-Number = TypeVar("Number", int, float)
 # What is not stated has these; None in `args` is what nobody stated, so that what cannot be heeded is refused.
 _DEFAULTS = {
     "steps": 400, "seed": 0, "phantoms": 24, "validation": 6, "gland": "gland", "license": "unknown", "devices": 1,
@@ -30,18 +27,8 @@ _DEFAULTS = {
 # The same words as in training/distributed.py and training/loop.py, which import torch.
 ACCELERATORS = ("auto", "cpu", "cuda")
 TRAINING_PRECISIONS = ("float32", "bfloat16")
-
-
-class _PretextTasks:
-    """The choices of --pretext, loaded only when it is used, so that `--help` stays fast."""
-
-    def __iter__(self) -> Iterator[str]:
-        from ..encoders.pretext import pretext_tasks
-
-        return iter(pretext_tasks())
-
-    def __contains__(self, name: object) -> bool:
-        return name in tuple(self)
+# What a recipe states, and only a training without one may be told.
+_OF_RECIPE = ("steps", "batch", "precision", "devices", "accumulate", "accelerator")
 
 
 def add_finetune(commands: Commands) -> None:
@@ -58,22 +45,22 @@ def add_finetune(commands: Commands) -> None:
     parser.add_argument("--encoder", metavar="E", help="a family, such as profound or provicnet; with --recipe a file")
     parser.add_argument("--init", metavar="B", help=f"the one switch between the arms: a bundle, or {SCRATCH}")
     parser.add_argument("--data", metavar="D", help=f"folder with a folder for each case, or {PHANTOMS} (default)")
-    add_option(parser, "phantoms", "number of phantoms", type=count, metavar="N")
-    add_option(parser, "validation", "phantoms that validate", type=count, metavar="N")
-    add_option(parser, "gland", "file name of the masks of the prostate in --data", metavar="STEM")
-    add_option(parser, "license", "license of the weights", metavar="L")
-    add_training(parser, seeded="head, case order and samples")
+    _add_option(parser, "phantoms", "number of phantoms", type=_count, metavar="N")
+    _add_option(parser, "validation", "phantoms that validate", type=_count, metavar="N")
+    _add_option(parser, "gland", "file name of the masks of the prostate in --data", metavar="STEM")
+    _add_option(parser, "license", "license of the weights", metavar="L")
+    _add_training(parser, seeded="head, case order and samples")
     parser.add_argument(
         "--patience",
-        type=part,
+        type=_part,
         metavar="P",
         help="early stopping: end when the validation score has not improved for this fraction of --steps, which is "
         "then the maximum (default: never)",
     )
-    parser.add_argument("--learning-rate", type=rate, metavar="R", help="highest learning rate (default: the study's)")
+    parser.add_argument("--learning-rate", type=_rate, metavar="R", help="highest learning rate (default: the study's)")
     parser.add_argument(
         "--encoder-learning-rate",
-        type=rate,
+        type=_rate,
         metavar="R",
         help="that of the encoder; a lower one leaves a pretrained encoder more of what it has learned (default: the "
         "same)",
@@ -88,14 +75,14 @@ def run_finetune(args: argparse.Namespace) -> None:
     if args.recipe is not None:
         _finetune_by_recipe(args)
         return
-    is_folder = is_of_a_folder(args)
+    is_folder, task = _is_of_a_folder(args), args.what
     if is_folder:
-        refuse_stated(args, "--data FOLDER, of which a fifth validates", "phantoms", "validation")
-        note_missing_masks(Path(args.data), args.gland or str(_DEFAULTS["gland"]), is_stated=args.gland is not None)
+        _refuse(args, "--data FOLDER, of which a fifth validates", "phantoms", "validation")
+        if args.gland is not None:
+            _require_masks(Path(args.data), args.gland)
     else:
-        refuse_stated(args, f"--data {PHANTOMS}", "gland")
-    add_defaults(args)
-    task = args.what
+        _refuse(args, f"--data {PHANTOMS}", "gland")
+    _add_defaults(args)
     if task not in TASKS:
         args.parser.error(f"TASK must be one of {', '.join(TASKS)}, got '{task}'")
     from ..encoders import pretrained_families
@@ -104,7 +91,7 @@ def run_finetune(args: argparse.Namespace) -> None:
     if args.encoder not in families or args.init is None or args.arm is not None:
         args.parser.error(f"--encoder must be {' or '.join(families)}, and --init a bundle or {SCRATCH}; no --arm")
     from ..bundles.catalog import find_bundle
-    from ..training.cases import Split
+    from ..training.cases import Split, folder_dataset, phantom_dataset
     from ..training.config import TrainConfig
     from ..training.finetune import (
         FinetuneConfig,
@@ -118,7 +105,7 @@ def run_finetune(args: argparse.Namespace) -> None:
     from ..training.samples import prepare_labeled
 
     init = None if args.init == SCRATCH else Initialization.from_bundle(find_bundle(args.init))
-    require_free_output(args)
+    _require_free_output(args)
     stated = {
         name: getattr(args, name)
         for name in ("batch", "patience", "learning_rate", "encoder_learning_rate")
@@ -128,21 +115,25 @@ def run_finetune(args: argparse.Namespace) -> None:
     model = network_to_train(args.encoder, task, None if init is None else init.spec)
     config = FinetuneConfig(model, Split(()), train)  # the split is known as soon as the cases are read
     with progress_lines() as on_progress:
-        how = distributed_context(args, on_progress)
+        how = _distributed_context(args, on_progress)
         require_batch(config, how)
-        dataset = _dataset_of(args, task, args.validation, 0, on_progress)
+        if is_folder:
+            lazy = args.prepared is not None
+            dataset = folder_dataset(Path(args.data), task, gland=args.gland, seed=args.seed, lazy=lazy)
+        else:
+            dataset = phantom_dataset(task, args.phantoms, args.validation, seed=0, on_progress=on_progress)
         config = replace(config, split=dataset.split)
         if how.is_first:
             for case in dataset.select(dataset.split.test):
                 prepare_labeled(case, config.model)  # one that is unfit is an error now, and not after hours
         work = checkpoint_folder(args.output)
-        decided = decided_by(args) | ({"masks": args.gland} if is_folder else {})
+        decided = _decided_by(args) | ({"masks": args.gland} if is_folder else {})
         shared = {"prepared": args.prepared, "prefetch": args.ahead, "context": how, "on_progress": on_progress}
         trained = finetune(config, dataset, work, init=init, data=decided, **shared)
         if not how.is_first:
             return
         license = args.license if is_folder or args.license != "unknown" else "Apache-2.0"
-        bundle = write_arm(config, trained, dataset, args.output, data=data_title(args), init=init, license=license)
+        bundle = write_arm(config, trained, dataset, args.output, data=_data_title(args), init=init, license=license)
     print(f"{bundle.name}\n{bundle.folder}")
 
 
@@ -150,7 +141,7 @@ def _finetune_by_recipe(args: argparse.Namespace) -> None:
     if args.arm is None:
         args.parser.error("--recipe needs --arm")
     cases = ("data", "phantoms", "gland", "validation", "license")
-    require_recipe_alone(args, *cases, "patience", "learning_rate", "encoder_learning_rate")
+    _refuse(args, "--recipe", *_OF_RECIPE, *cases, "patience", "learning_rate", "encoder_learning_rate")
     arm = Arm(args.arm)
     named = args.init not in (None, SCRATCH), args.encoder is not None
     if sum(named) != (arm is Arm.PRETRAINED):
@@ -183,17 +174,16 @@ def add_pretrain(commands: Commands) -> None:
     )
     parser.add_argument(
         "--pretext",
-        choices=_PretextTasks(),
         metavar="P",
         help="the pretext task: mae, contrastive, synthetic or synthetic-contrastive; the bundle is for --init",
     )
     parser.add_argument(
         "--encoder", metavar="E", help="a family, such as profound or provicnet (default: the one that is known by P)"
     )
-    add_option(parser, "phantoms", "number of phantoms", type=count, metavar="N")
+    _add_option(parser, "phantoms", "number of phantoms", type=_count, metavar="N")
     parser.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed, in one file")
-    add_training(parser, seeded="weights, case order and views")
-    parser.add_argument("--learning-rate", type=rate, metavar="R", help="highest learning rate (default: the study's)")
+    _add_training(parser, seeded="weights, case order and views")
+    parser.add_argument("--learning-rate", type=_rate, metavar="R", help="highest learning rate (default: the study's)")
     add_output(parser, "folder of the bundle (by a recipe: of encoder and checkpoints); a stopped run goes on there")
 
 
@@ -202,7 +192,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
     if (args.recipe is None) == (name is None) or (args.recipe is not None and args.data is None):
         args.parser.error("name a --pretext task, or DATA with its --recipe")
     if args.recipe is not None:
-        require_recipe_alone(args, "phantoms", "encoder", "learning_rate")
+        _refuse(args, "--recipe", *_OF_RECIPE, "phantoms", "encoder", "learning_rate")
         from ..training.recipes import pretrain_by_recipe, read_recipe
 
         recipe = read_recipe(args.recipe)
@@ -214,12 +204,12 @@ def run_pretrain(args: argparse.Namespace) -> None:
             shared = {"prepared": args.prepared, "prefetch": args.ahead}
             print(pretrain_by_recipe(recipe, Path(args.data), args.output, on_progress, **shared))
         return
-    is_folder = is_of_a_folder(args)
+    is_folder = _is_of_a_folder(args)
     if is_folder:
-        refuse_stated(args, "a folder as DATA", "phantoms")
-    add_defaults(args)
+        _refuse(args, "a folder as DATA", "phantoms")
+    _add_defaults(args)
     from ..encoders import find_family, pretrained_families
-    from ..encoders.pretext import pretext_task
+    from ..encoders.pretext import pretext_task, pretext_tasks
     from ..training.cases import folder_cases, pretraining_phantoms
     from ..training.config import PRETRAINING_RATE, TrainConfig
     from ..training.loop import checkpoint_folder
@@ -227,13 +217,15 @@ def run_pretrain(args: argparse.Namespace) -> None:
 
     if args.encoder is not None and args.encoder not in pretrained_families():
         args.parser.error(f"--encoder must be one of {', '.join(pretrained_families())}, got '{args.encoder}'")
+    if name not in pretext_tasks():
+        args.parser.error(f"--pretext must be one of {', '.join(pretext_tasks())}, got '{name}'")
     family = None if args.encoder is None else find_family(args.encoder)
     pretext = pretext_task(name, None if family is None else family.pretraining_network())
     if pretext.needs_maps and is_folder:
         args.parser.error(f"--pretext {name} is learned from {PHANTOMS}, whose tissue is known; DATA must be that word")
-    require_free_output(args)
+    _require_free_output(args)
     with progress_lines() as on_progress:
-        context = distributed_context(args, on_progress)
+        context = _distributed_context(args, on_progress)
         rate = args.learning_rate or PRETRAINING_RATE
         train = TrainConfig(
             steps=args.steps, learning_rate=rate, batch=args.batch, precision=args.precision, seed=args.seed
@@ -246,116 +238,81 @@ def run_pretrain(args: argparse.Namespace) -> None:
             cases = pretraining_phantoms(args.phantoms, tissue_maps=pretext.needs_maps)
         work = checkpoint_folder(args.output)
         shared = {"prepared": args.prepared, "prefetch": args.ahead, "context": context, "on_progress": on_progress}
-        trained = pretrain(config, cases, work, data=decided_by(args), **shared)
+        trained = pretrain(config, cases, work, data=_decided_by(args), **shared)
         license = "unknown" if is_folder else "Apache-2.0"
-        bundle = write_pretrained(config, trained, args.output, data=data_title(args), cases=cases, license=license)
+        bundle = write_pretrained(config, trained, args.output, data=_data_title(args), cases=cases, license=license)
     if context.is_first:
         print(f"{bundle.name}\n{bundle.folder}")
 
 
-def add_option(group: Any, name: str, text: str, **how: Any) -> None:
-    """An option with one of `_DEFAULTS`, which `add_defaults` fills in."""
+def _add_option(group: Any, name: str, text: str, **how: Any) -> None:
+    """An option with one of `_DEFAULTS`, which `_add_defaults` fills in."""
     group.add_argument(f"--{name}", help=f"{text} (default: {_DEFAULTS[name]})", **how)
 
 
-def add_defaults(args: argparse.Namespace) -> None:
-    """Give what was not stated its default."""
+def _add_defaults(args: argparse.Namespace) -> None:
     for name, value in _DEFAULTS.items():
         if getattr(args, name, value) is None:
             setattr(args, name, value)
 
 
-def refuse_stated(args: argparse.Namespace, beside: str, *names: str) -> None:
-    """Exit with a usage error where one of these options was stated, which has no effect beside another."""
+def _refuse(args: argparse.Namespace, because: str, *names: str) -> None:
+    """Exit with a usage error where one of these options was stated, which another one makes void."""
     for name in names:
         if getattr(args, name) is not None:
-            args.parser.error(f"--{name} has no effect beside {beside}; leave it out")
+            args.parser.error(f"--{name.replace('_', '-')} has no effect with {because}; leave it out")
 
 
-def note_missing_masks(data: Path, stem: str, *, is_stated: bool) -> None:
-    """State how many cases lack a mask of this name, which tasks that can do without would not miss.
-
-    Raises DatasetError where the name is stated and no case has such a mask.
-    """
+def _require_masks(data: Path, stem: str) -> None:
     from ..io.images import WRITTEN_SUFFIXES
     from ..training.cases import case_folders
 
-    cases = [path for _, path in case_folders(data)]
-    lacking = [path for path in cases if not any((path / f"{stem}{end}").is_file() for end in WRITTEN_SUFFIXES)]
-    if is_stated and len(lacking) == len(cases):
-        raise DatasetError(
-            f"The masks of the prostate must be named by --gland, but no case has '{stem}'. Name others."
-        )
-    if 0 < len(lacking) < len(cases):
-        print(
-            f"Note: {len(lacking)} of {len(cases)} cases have no mask '{stem}'. Where the task can do without, they "
-            "are centered on the image, and not on the prostate as the others are.",
-            file=sys.stderr,
-        )
+    if not any((path / f"{stem}{end}").is_file() for _, path in case_folders(data) for end in WRITTEN_SUFFIXES):
+        raise DatasetError(f"No case has a mask '{stem}'. Name those of the prostate by --gland.")
 
 
-def _dataset_of(
-    args: argparse.Namespace, task: str, validation: int, phantom_seed: int, on_progress: OnProgress
-) -> LabeledDataset:
-    """The cases by the options of `add_finetune`; `validation` phantoms validate."""
-    from ..training.cases import folder_dataset, phantom_dataset
-
-    if not is_of_a_folder(args):
-        return phantom_dataset(task, args.phantoms, validation, seed=phantom_seed, on_progress=on_progress)
-    lazy = getattr(args, "prepared", None) is not None
-    return folder_dataset(Path(args.data), task, gland=args.gland, seed=args.seed, lazy=lazy)
-
-
-def is_of_a_folder(args: argparse.Namespace) -> bool:
-    """Whether cases on disk train, and not built-in phantoms; a usage error where the word could mean either."""
-    if args.data == PHANTOMS and Path(PHANTOMS).is_dir():
-        args.parser.error(
-            f"'{PHANTOMS}' names the built-in phantoms, but here is a folder of that name: give ./{PHANTOMS} for the "
-            "folder, or leave it out for the built-in ones"
-        )
+def _is_of_a_folder(args: argparse.Namespace) -> bool:
+    """Whether cases on disk train, and not built-in phantoms."""
     return args.data not in (None, PHANTOMS)
 
 
-def require_free_output(args: argparse.Namespace) -> None:
-    """BundleError or OutputError, before hours of training, where the bundle could not be put or named so.
+def _require_free_output(args: argparse.Namespace) -> None:
+    """Raise, before hours of training, where the bundle could not be put or named so.
 
-    OutputError also where it would take the place of another training's bundle, as of the one that it starts from, and
-    where it, or the prepared cases, would lie among the cases, as if they were one.
+    Raises:
+        BundleError: The name cannot be a bundle's.
+        OutputError: Another training's bundle is there, as the one that it starts from, or it lies among the cases.
     """
     from ..bundles.bundle import check_name, is_bundle_folder, require_replaceable
     from ..training.loop import checkpoint_folder
 
     check_name(args.output.name)
     require_replaceable(args.output)
-    work = checkpoint_folder(args.output)
-    if is_bundle_folder(args.output) and not work.is_dir():
-        raise OutputError(
-            f"'{args.output.name}' must be free, or hold this training's own bundle, with '{work.name}' beside it, but "
-            "holds another one. Choose another folder, or remove it."
-        )
-    if is_of_a_folder(args):
+    if is_bundle_folder(args.output) and not checkpoint_folder(args.output).is_dir():
+        raise OutputError(f"'{args.output.name}' holds another bundle. Choose another folder, or remove it.")
+    if _is_of_a_folder(args):
         for place in filter(None, (args.output, args.prepared)):
             require_output_outside(place, [Path(args.data)])
 
 
-def decided_by(args: argparse.Namespace) -> dict[str, str]:
+def _decided_by(args: argparse.Namespace) -> dict[str, str]:
     """What a checkpoint's cases are, beside their names: a training must not go on with other ones."""
     from ..phantom import VERSION
     from ..training.cases import folder_checksum
 
-    return {"cases": folder_checksum(Path(args.data))} if is_of_a_folder(args) else {"phantoms": VERSION}
+    return {"cases": folder_checksum(Path(args.data))} if _is_of_a_folder(args) else {"phantoms": VERSION}
 
 
-def data_title(args: argparse.Namespace) -> str:
+def _data_title(args: argparse.Namespace) -> str:
     """What the cases are, without a path: of the phantoms how many, of a folder the name."""
-    return Path(args.data).name if is_of_a_folder(args) else f"{args.phantoms} {PHANTOMS}"
+    return Path(args.data).name if _is_of_a_folder(args) else f"{args.phantoms} {PHANTOMS}"
 
 
-def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
+def _add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
     """How long a training lasts, what is drawn, and how its steps are computed."""
     text = f"random seed of {seeded} (default: the recipe's, or 0)"
-    parser.add_argument("--seed", type=whole, metavar="S", help=text)
-    add_option(parser, "steps", "optimizer steps", type=count, metavar="N")
+    parser.add_argument("--seed", type=_whole, metavar="S", help=text)
+    _add_option(parser, "steps", "optimizer steps", type=_count, metavar="N")
     parser.add_argument(
         "--prepared",
         type=Path,
@@ -365,56 +322,39 @@ def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
     group = parser.add_argument_group("computing", "Several devices need the extra 'fabric'.")
     group.add_argument(
         "--ahead",
-        type=whole,
+        type=_whole,
         default=0,
         metavar="N",
         help="threads that draw the samples of the next steps (default: 0)",
     )
-    group.add_argument("--batch", type=count, metavar="N", help="samples a step, of all devices (default: the study's)")
-    add_option(group, "accumulate", "gradient-accumulation steps", type=count, metavar="K")
-    add_option(group, "devices", "processes, each on a device of its own", type=count, metavar="N")
+    group.add_argument("--batch", type=_count, metavar="N", help="samples a step of all devices (default: the study's)")
+    _add_option(group, "accumulate", "gradient-accumulation steps", type=_count, metavar="K")
+    _add_option(group, "devices", "processes, each on a device of its own", type=_count, metavar="N")
     group.add_argument("--accelerator", choices=ACCELERATORS, help="device type (default: this CPU)")
-    add_option(group, "precision", "training precision", choices=TRAINING_PRECISIONS)
+    _add_option(group, "precision", "training precision", choices=TRAINING_PRECISIONS)
 
 
-def require_recipe_alone(args: argparse.Namespace, *stated: str) -> None:
-    """Exit with a usage error where an option repeats what a recipe states: steps, computing, or one of `stated`."""
-    for name in ("steps", "batch", "precision", "devices", "accumulate", "accelerator", *stated):
-        if getattr(args, name) is not None:
-            option = f"--{name.replace('_', '-')}"
-            args.parser.error(f"a --recipe states all but the seed itself, and is trained by one process: no {option}")
-
-
-def distributed_context(args: argparse.Namespace, on_progress: OnProgress) -> DistributedContext:
+def _distributed_context(args: argparse.Namespace, on_progress: OnProgress) -> DistributedContext:
     """This process's share of a training, by the options of `add_training`, with the other processes started."""
     from ..training.distributed import join_processes
 
     return join_processes(args.devices, args.accelerator, args.accumulate)
 
 
-def part(text: str) -> float:
-    """A part, above 0 and at most 1, as an option's type."""
-    return _number(float, text, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+def _number(kind: type[int] | type[float], low: float, high: float, words: str) -> Callable[[str], float]:
+    """The type of an option that is a number above `low` and at most `high`."""
+
+    def read(text: str) -> float:
+        with suppress(ValueError):  # of what is no number
+            if low < (value := kind(text)) <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"must be {words}, got {text}")
+
+    return read
 
 
-def rate(text: str) -> float:
-    """A learning rate, above 0 and finite, as an option's type."""
-    return _number(float, text, lambda value: 0 < value < math.inf, "a finite number above 0")
-
-
-def whole(text: str) -> int:
-    """A whole number of 0 or more, as an option's type."""
-    return _number(int, text, lambda value: value >= 0, "a whole number of 0 or more")
-
-
-def count(text: str) -> int:
-    """A whole number of 1 or more, as an option's type."""
-    return _number(int, text, lambda value: value >= 1, "a whole number of 1 or more")
-
-
-def _number(kind: Callable[[str], Number], text: str, fits: Callable[[Number], bool], words: str) -> Number:
-    with suppress(ValueError):  # of what is no number
-        value = kind(text)
-        if fits(value):
-            return value
-    raise argparse.ArgumentTypeError(f"must be {words}, got {text}")
+_MAX = sys.float_info.max
+_part = _number(float, 0, 1, "a number above 0 and at most 1")
+_rate = _number(float, 0, _MAX, "a finite number above 0")
+_whole = _number(int, -1, _MAX, "a whole number of 0 or more")
+_count = _number(int, 0, _MAX, "a whole number of 1 or more")

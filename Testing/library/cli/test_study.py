@@ -8,28 +8,16 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from VFMTransferLib.cli import main
-from VFMTransferLib.cli.study import ProgressLines, ProgressTable
+from VFMTransferLib.cli.study import ProgressBars, ProgressLines
 from VFMTransferLib.core.errors import ConfigError, DatasetError
 from VFMTransferLib.study.config import RunKey, pretraining
 
 TASK = "classification"
 FIRST, OTHER = RunKey("profound", TASK, "scratch", 0), RunKey("profound", TASK, "scratch", 1)
 START = pretraining("profound")
-
-
-class Terminal:
-    """What `rich.live.Live` shows, kept."""
-
-    def __init__(self) -> None:
-        self.console = Console(file=io.StringIO(), width=100)
-        self.shown = ""
-
-    def update(self, table, refresh: bool) -> None:
-        drawn = Console(file=io.StringIO(), width=100)
-        drawn.print(table)
-        self.shown = drawn.file.getvalue()
 
 
 @pytest.fixture
@@ -52,19 +40,17 @@ def test_a_log_has_a_line_for_each_run_that_ends(sweep, capsys):
 
 
 def test_a_terminal_shows_what_is_done_at_work_and_failed(sweep):
-    terminal = Terminal()
-    observer = ProgressTable(sweep, terminal)
-    observer.polled(2)
-    assert "profound 0/2" in terminal.shown
-    observer.started(FIRST)
-    observer.progressed(FIRST, "step 4, at 4: loss [0.5]", 0.5)
-    assert "50%  classification, profound, scratch, seed 0: step 4, at 4: loss [0.5]" in terminal.shown
-    observer.finished(FIRST)
-    assert "profound 1/2" in terminal.shown
-    assert "about" in terminal.shown
-    observer.failed(OTHER, DatasetError("Case [one] must have a mask."))
-    assert "1 failed" in terminal.shown
-    assert "Case [one] must have a mask." in terminal.console.file.getvalue()
+    with Progress(console=Console(file=io.StringIO(), width=100)) as bars:
+        observer = ProgressBars(sweep, bars)
+        observer.started(FIRST)
+        observer.progressed(FIRST, "step 4, at 4: loss [0.5]", 0.5)
+        whole, active = bars.tasks
+        assert (whole.completed, whole.total, active.percentage) == (1, 3, 50)
+        observer.finished(FIRST)
+        observer.started(OTHER)
+        observer.failed(OTHER, DatasetError("Case [one] must have a mask."))
+        assert [task.completed for task in bars.tasks] == [3]
+        assert "Case [one] must have a mask." in bars.console.file.getvalue()
 
 
 def asked(words: list[str], monkeypatch) -> dict[str, Any]:
@@ -89,9 +75,9 @@ def test_parts_of_the_runs_add_up(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--workers", "0"], "--workers must be 1 or more, got 0"),
-        (["--workers", "2", "--scheduler", "tcp://head:8786"], "--workers has no effect beside --scheduler"),
-        (["--only", "seed"], "--only must be KEY=VALUE"),
+        (["--workers", "0"], "--workers"),
+        (["--workers", "2", "--scheduler", "tcp://head:8786"], "--scheduler"),
+        (["--only", "seed"], "KEY=VALUE"),
     ],
 )
 def test_options_of_a_study_that_have_no_effect_are_refused(words, message, capsys):
