@@ -24,6 +24,8 @@ REPORT = {
         "pillow": "12.2.0",
         "pydicom": "3.0.2",
         "jinja2": "3.1.6",
+        "nibabel": "5.4.2",
+        "pynrrd": "1.1.3",
         "psutil": "7.2.1",
         "onnxruntime": "1.32.0",
         "onnxruntime-gpu": None,

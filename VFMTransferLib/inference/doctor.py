@@ -46,6 +46,8 @@ _PACKAGES = (
     "pillow",
     "pydicom",
     "jinja2",
+    "nibabel",
+    "pynrrd",
     "psutil",
 )
 _MODULES = {"onnx": "onnxruntime", "torch": "torch"}

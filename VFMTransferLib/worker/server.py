@@ -45,9 +45,9 @@ from .messages import (
 if TYPE_CHECKING:
     from ..inference.runtimes import LoadedNetworks
 
-REQUIRED = ("numpy", "scipy", "SimpleITK")
+REQUIRED = ("numpy", "scipy", "SimpleITK", "nibabel", "nrrd")
 _RUNTIME_PACKAGES: dict[RuntimeName, tuple[str, ...]] = {"onnx": ("onnxruntime",), "torch": ("torch", "safetensors")}
-_PACKAGE_OF = {"PIL": "pillow"}  # where what is installed bears another name than what is imported
+_PACKAGE_OF = {"PIL": "pillow", "nrrd": "pynrrd"}  # where what is installed bears another name than what is imported
 _SHORT = 200  # characters of an unexpected error's text
 
 

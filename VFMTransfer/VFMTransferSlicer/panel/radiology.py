@@ -136,7 +136,7 @@ class QualitySection(VTKObservationMixin):
 
         def take(document: dict[str, Any], folder: Path) -> Steps:
             self._checked = state
-            lacking = "" if gland is not None else _("Coverage and shift of the prostate follow with a mask.")
+            lacking = "" if gland is not None else _("The coverage of the prostate follows with a mask.")
             self._show(
                 document["quality"], "\n".join(filter(None, (*(note["text"] for note in document["notes"]), lacking)))
             )

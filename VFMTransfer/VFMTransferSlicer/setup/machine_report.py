@@ -81,7 +81,7 @@ def _spellingsOf(folder: str) -> re.Pattern[str]:
 
 Report = dict[str, Any]
 
-_REQUIRED = ("numpy", "scipy", "SimpleITK", "pydicom", "pillow", "jinja2")
+_REQUIRED = ("numpy", "scipy", "SimpleITK", "pydicom", "pillow", "jinja2", "nibabel", "pynrrd")
 RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 _DEVICES = {
     "cuda": "NVIDIA GPU",
@@ -102,7 +102,7 @@ def isReady(report: Report) -> bool:
 
 
 def lacking(report: Report) -> list[str]:
-    """Packages that every run requires and this Python does not have. Slicer's own has all but Jinja2."""
+    """Packages that every run requires and this Python does not have. Slicer's own lacks Jinja2, nibabel and pynrrd."""
     return [name for name in _REQUIRED if not report["packages"][name]]
 
 
