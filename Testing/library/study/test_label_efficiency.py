@@ -138,7 +138,8 @@ def test_the_report_has_every_size_with_chart_and_numbers(done, tmp_path):
             assert row.pretrained == pytest.approx(np.mean(part))
         assert row.pretrained_low <= row.pretrained <= row.pretrained_high
     text = page.read_text()
-    assert [text.count(f'<circle class="mark {arm}"') for arm in ("pretrained", "scratch")] == [len(rows)] * 2
+    marks = [re.findall(rf'<use [^>]*fill="var\(--{arm}\)"', text) for arm in ("arm-a", "arm-b")]
+    assert [len(found) for found in marks] == [len(rows)] * 2
     assert "Label efficiency of ProFound, Anatomy segmentation, Dice: both arms with 2, 4 labeled cases" in text
     assert "real cases, some left out" in text
 
