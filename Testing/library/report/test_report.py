@@ -234,9 +234,9 @@ def test_a_caveat_of_the_networks_stands_once_above_the_images(tmp_path: Path):
 def test_that_a_case_of_this_name_trained_a_network_stands_above_the_images(tmp_path: Path):
     a, b = anatomy_pair()
     page = page_of(compare(a_case(), a, replace(b, provenance=b.provenance.with_notes(TRAINED_NOTE))), tmp_path / "one")
-    assert 0 < page.index(TRAINED_NOTE) < page.index('<section id="viewer"')
-    assert page.count(TRAINED_NOTE) == 2  # and on the card of B
-    assert TRAINED_NOTE not in page_of(compare(a_case(), a, b), tmp_path / "none")
+    assert 0 < page.index(TRAINED_NOTE.text) < page.index('<section id="viewer"')
+    assert page.count(TRAINED_NOTE.text) == 2  # and on the card of B
+    assert TRAINED_NOTE.text not in page_of(compare(a_case(), a, b), tmp_path / "none")
 
 
 def test_where_neither_marks_a_lesion_the_page_does_not_rule_one_out(tmp_path: Path):
