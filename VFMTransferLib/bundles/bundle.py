@@ -379,7 +379,9 @@ def _read_document(folder: Path) -> dict[str, Any]:
     try:
         document = parse_json(read_small(folder / METADATA))
     except FileNotFoundError as error:
-        raise BundleError(f"{folder} is not a bundle: it has no {METADATA}. Name the folder of configs/.") from error
+        raise BundleError(
+            f"'{folder.name}' is not a bundle: it lacks {METADATA}. Name the folder of configs/."
+        ) from error
     except OSError as error:
         raise BundleError(f"{METADATA} cannot be read ({error.strerror}). Check its permissions.") from error
     except ValueError as error:

@@ -15,7 +15,6 @@ from prediction_cases import a_bundle as described_bundle
 from specs import MODELS
 
 from VFMTransferLib.bundles.bundle import Bundle, record_checksums
-from VFMTransferLib.bundles.metadata import ONNX
 from VFMTransferLib.core.errors import BundleError, ChecksumError, OutOfMemoryError, RuntimeUnavailableError
 from VFMTransferLib.inference import onnx_runtime, runtimes, torch_runtime
 from VFMTransferLib.inference.runtimes import LoadedNetworks, Session, open_session
@@ -170,10 +169,10 @@ def test_tampered_weights_are_never_loaded(tmp_path):
 
 def test_a_graph_that_is_none_is_refused(tmp_path):
     bundle = make_bundle(tmp_path / "b", onnx=True)
-    bundle.onnx_path.write_bytes(b"no graph")
-
-    with pytest.raises(BundleError, match="bytes are no graph"):
-        open_session(record_checksums(bundle, {ONNX: bundle.onnx_path}), "onnx", "cpu")
+    bundle.cpu_onnx_path.write_bytes(b"no graph")
+    name = f"models/{bundle.cpu_onnx_path.name}"
+    with pytest.raises(BundleError, match="graph"):
+        open_session(record_checksums(bundle, {name: bundle.cpu_onnx_path}), "onnx", "cpu")
 
 
 def test_places_on_a_device_give_what_a_plain_run_gives(a_bundle, x):

@@ -172,7 +172,7 @@ def test_a_segmentation_has_no_calibration(tmp_path):
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
 def test_both_runtimes_give_calibrated_probabilities_and_say_so(a_calibrated_bundle, runtime):
     study = a_study("classification")
-    plain = predict(study.case, replace(a_calibrated_bundle, calibration=None), runtime, gland=study.gland)
+    plain = predict(study.case, replace(a_calibrated_bundle, calibration=None), runtime=runtime, gland=study.gland)
     result = predict(study.case, a_calibrated_bundle, runtime=runtime, gland=study.gland)
     expected = softmax(A_CALIBRATION.apply(np.log(list(plain.class_probabilities.values()))))
     assert list(result.class_probabilities.values()) == pytest.approx(expected, abs=1e-5)
