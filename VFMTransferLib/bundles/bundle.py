@@ -79,7 +79,8 @@ class Block:
     caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        task = None if self.model.task is None else TASKS[self.model.task]
+        is_fitted = self.calibration is not None or self.operating_point is not None
+        task = TASKS[self.model.task] if is_fitted and self.model.task is not None else None
         is_classifier = task is not None and task.output == "classification" and self.model.activation == "softmax"
         calibration, point = self.calibration, self.operating_point
         rules = (

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from logging import Logger
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.imageglobals import logger as nibabel_log
 
 from ..core.errors import GeometryError, ImageError
 from ..core.volume import Geometry
@@ -25,7 +28,7 @@ def read_nifti(path: Path) -> ImageArray:
     """Read a NIfTI-1 or NIfTI-2 file, compressed or not; errors as `images.read_image`."""
     file, content = path.name, read_whole(path)
     kind = nibabel.Nifti2Image if content[:4] in _NIFTI2_LENGTHS else nibabel.Nifti1Image
-    with LoggingOutputSuppressor():
+    with _silenced(nibabel_log):
         try:
             image = kind.from_bytes(content)
             header = image.header
@@ -48,6 +51,16 @@ def read_nifti(path: Path) -> ImageArray:
         except (OSError, ValueError, EOFError) as error:
             raise truncated(file) from error
     return ImageArray(_scaled(stored, slope, intercept), geometry)
+
+
+@contextmanager
+def _silenced(logger: Logger) -> Iterator[None]:
+    """Without the lines that a library writes about a damaged header, which the error here describes."""
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was_disabled
 
 
 def _scaled(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import os
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from images import a_t2w, an_adc, an_hbv
 
 from VFMTransferLib.batch.batch import run_batch
-from VFMTransferLib.batch.cases import write_summary
 from VFMTransferLib.batch.cluster import run_batch_on_workers, worker_bytes
 from VFMTransferLib.bundles.catalog import as_bundle
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.cluster import workers
-from VFMTransferLib.core.errors import ClusterError, OutputError
+from VFMTransferLib.core.errors import ClusterError
 from VFMTransferLib.io import write_volume
 
 
@@ -110,27 +109,6 @@ def test_workers_are_no_more_than_memory_holds_and_it_is_stated_before(cohort, t
         f"1 worker instead of 3, about {each / 2**30:.1f} GiB each; "
         f"{(2 * each - 1) / 2**30:.1f} GiB of memory are free."
     ]
-
-
-def test_the_summary_waits_while_another_program_holds_it(cohort, tiny_models, tmp_path, monkeypatch, caplog):
-    calls = []
-
-    def write(rows, path):
-        calls.append(len(calls))
-        if len(calls) == 3:
-            raise OutputError("'summary.csv' could not be written") from PermissionError()
-        real(rows, path)
-
-    real = write_summary
-    for module in ("batch", "cluster"):
-        monkeypatch.setattr(f"VFMTransferLib.batch.{module}.write_summary", write)
-    monkeypatch.setattr("VFMTransferLib.batch.cluster.workers", lambda scheduler, count: nullcontext())
-    monkeypatch.setattr("VFMTransferLib.batch.cluster._require_ready", lambda client, case: None)
-    failed = {"tiny-scratch": "It failed."}
-    monkeypatch.setattr("VFMTransferLib.batch.cluster._finished", lambda _, left: [(case, failed) for case in left])
-    run_batch_on_workers(cohort, tmp_path / "out", [tiny_models / "tiny-scratch"])
-    assert "in use by another program" in caplog.text
-    assert [row["message"] for row in table(tmp_path / "out")] == ["It failed."] * 4
 
 
 def test_a_worker_keeps_to_one_thread_and_to_the_usual_allocator(cluster):

@@ -75,8 +75,9 @@ def test_debug_shows_the_traceback(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_command_has_its_exit_code_and_leaves_nothing(a_study, tmp_path, number, code):
     program = (
-        "import os, sys\nfrom VFMTransferLib.cli import main\nimport VFMTransferLib.inference.predict as p\n"
-        f"p.predict = lambda *a, **k: os.kill(os.getpid(), {int(number)})\nsys.exit(main(sys.argv[1:]))\n"
+        "import os, sys, time\nfrom VFMTransferLib.cli import main\nimport VFMTransferLib.inference.predict as p\n"
+        f"p.predict = lambda *a, **k: [os.kill(os.getpid(), {int(number)}), time.sleep(9)]\n"
+        "sys.exit(main(sys.argv[1:]))\n"
     )
     words = ["predict", a_study, "--bundle", "profound-prostate-demo-scratch", "-o", tmp_path / "out"]
     run = subprocess.run([sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True, check=False)

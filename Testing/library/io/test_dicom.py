@@ -460,7 +460,7 @@ def test_what_was_not_read_is_stated_where_a_sequence_lacks(tmp_path):
     )
     with pytest.raises(MissingSequenceError) as error:
         case.require(["t2w", "adc"])
-    assert str(error.value).endswith(" ".join(["Select an image for each.", *unread]))
+    assert str(error.value).endswith(" ".join(["Select an image for each.", *map(str, unread)]))
 
 
 def test_the_real_study_equals_its_converted_files_voxel_by_voxel(shared_data):

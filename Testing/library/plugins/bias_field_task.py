@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.notes import Note
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.phantom import Phantom
@@ -28,7 +29,7 @@ class BiasFieldCorrection(ImageTask):
     network_title = "bias-field correction of T2w"
     sequences = (Sequence.T2W,)
     outputs = (CORRECTED,)
-    decoded_note = "The network adds to the T2w what its shading took away."
+    decoded_note = Note("decoding", "The network adds to the T2w what its shading took away.")
 
     def from_phantom(self, phantom: Phantom) -> LabeledCase:
         return self._shaded(self.labeled(phantom.case, gland=phantom.gland), zlib.crc32(phantom.case.id.encode()))

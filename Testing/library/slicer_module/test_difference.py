@@ -131,7 +131,7 @@ def test_the_next_run_on_the_study_uses_the_same_node(scene, adc_run, t2w):
 
 def test_volumes_on_two_grids_are_refused(adc_run):
     adc_run.arms[1].images["adc-synthetic"].SetOrigin(1, 2, 3)
-    with pytest.raises(GeometryError, match="must lie on one grid"):
+    with pytest.raises(GeometryError, match="grids"):
         makeDifference(adc_run)
 
 

@@ -40,7 +40,7 @@ def reloaded(scene):
 class FakeWorker:
     """Stands for a worker that is never asked."""
 
-    def later(self, step) -> None:
+    def call_soon(self, step) -> None:
         step()
 
 
