@@ -12,7 +12,7 @@ from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.notes import Note
 from VFMTransferLib.core.options import Options
-from VFMTransferLib.core.placement import Prepared
+from VFMTransferLib.core.placement import NetworkInput
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
@@ -97,11 +97,11 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
 
 
-def decode(logits, prepared: Prepared | None, case: Case, spec: ModelSpec, source: Provenance, **options) -> Result:
+def decode(logits, prepared: NetworkInput | None, case: Case, spec: ModelSpec, source: Provenance, **options) -> Result:
     return task_of(spec).decode(NetworkOutput(logits, prepared, case, spec, source, DecodeOptions(**options)))
 
 
-def distance_mm(prepared: Prepared, center=CENTER_MM) -> np.ndarray:
+def distance_mm(prepared: NetworkInput, center=CENTER_MM) -> np.ndarray:
     """Distance of the network's voxels (D, H, W) from a point."""
     return np.linalg.norm(points_mm(prepared.region) - np.asarray(center), axis=-1)
 

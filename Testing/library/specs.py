@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.core.placement import Prepared
+from VFMTransferLib.core.placement import NetworkInput
 from VFMTransferLib.core.volume import Geometry
 from VFMTransferLib.encoders import ModelSpec, find_family, inputs, published_models
 from VFMTransferLib.encoders.profound.spec import PROFOUND_ENCODER, ConvNeXtSpec
@@ -41,7 +41,7 @@ def demonstration_encoder() -> ModelSpec:
     return find_family("profound").pretraining_network()
 
 
-def prepare(case: Case, spec: ModelSpec, **options: Any) -> Prepared:
+def prepare(case: Case, spec: ModelSpec, **options: Any) -> NetworkInput:
     return inputs.prepare(case, spec, task_of(spec), **options)
 
 

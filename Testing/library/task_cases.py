@@ -11,7 +11,7 @@ from scipy import ndimage
 from specs import prepare
 
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.core.placement import Prepared
+from VFMTransferLib.core.placement import NetworkInput
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.base import ModelSpec
@@ -21,7 +21,7 @@ COS, SIN = np.cos(0.3), np.sin(0.3)
 GRID = Geometry((31, 40, 6), (0.8, 0.9, 3.0), (5.0, 30.0, -9.0), (1, 0, 0, 0, -COS, -SIN, 0, -SIN, COS))
 
 
-def prepared_for(case: Case, task: str, **changes: Any) -> tuple[Prepared, ModelSpec]:
+def prepared_for(case: Case, task: str, **changes: Any) -> tuple[NetworkInput, ModelSpec]:
     """A case as ProFound's network of an image task sees it whole, its preprocessing changed, and the network."""
     spec = with_preprocess(f"profound-restoration-{task}", whole_volume=True, **changes)
     return prepare(case, spec), spec

@@ -48,7 +48,7 @@ class ZScore:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class NetworkInput:
     """A network's input and the record of where it lies.
 
     Attributes:
@@ -90,7 +90,7 @@ class Prepared:
 
 
 def to_reference(
-    array: np.ndarray, prepared: Prepared, name: str, *, fill: float = 0.0, target: Geometry | None = None
+    array: np.ndarray, prepared: NetworkInput, name: str, *, fill: float = 0.0, target: Geometry | None = None
 ) -> Volume:
     """An output (D, H, W) on `prepared.region`, linearly on the grid of the reference sequence or of `target`.
 
@@ -110,7 +110,7 @@ def to_reference(
     return Volume(array.astype(np.float32, copy=False), region, name).resample_to(target, fill=fill)
 
 
-def is_cut(marked: Volume, prepared: Prepared) -> bool:
+def is_cut(marked: Volume, prepared: NetworkInput) -> bool:
     """Whether what is marked, on any grid, reaches a face of the network's window behind which the image goes on."""
     voxels = marked_voxels(marked.array > 0)
     if len(voxels) == 0:

@@ -14,7 +14,7 @@ from ..core.case import Case
 from ..core.errors import GeometryError, ImageError, MissingSequenceError
 from ..core.notes import Note
 from ..core.options import CROPS, REGIONS
-from ..core.placement import Bounds, Prepared, ZScore, centered_start, covered_box, shifted_starts, window_starts
+from ..core.placement import Bounds, NetworkInput, ZScore, centered_start, covered_box, shifted_starts, window_starts
 from ..core.terms import Sequence
 from ..core.volume import Geometry, IntTriple, Volume
 from .base import NEIGHBORS, NORMALIZATIONS, ModelSpec, PreprocessSpec, TaskInput, family_of
@@ -41,7 +41,7 @@ def prepare(
     roi: Volume | None = None,
     region: str = "whole",
     one_pass: bool = False,
-) -> Prepared:
+) -> NetworkInput:
     """Make a network's input from a case; the case stays as it is.
 
     Args:
@@ -110,7 +110,7 @@ def prepare(
         starts = tuple(start for start in starts if limit.meets(start, patch))
         is_cut = bounds is None and around.exceeds(covered)
         notes = (REGION_NOTE, CUT_GLAND_NOTE) if is_cut else (REGION_NOTE,)
-    return Prepared(
+    return NetworkInput(
         array=array,
         geometry=grid,
         reference=case[reference_sequence(case, spec, task)].geometry,

@@ -21,7 +21,7 @@ from scipy import ndimage
 from ..bundles.bundle import Bundle
 from ..core.decoding import from_json, parse_json
 from ..core.measurements import DiceEstimate
-from ..core.placement import Prepared, cut
+from ..core.placement import NetworkInput, cut
 from ..core.result import Result
 from ..core.terms import Label
 from ..core.volume import IntTriple
@@ -107,7 +107,7 @@ def has_estimate(bundle: Bundle) -> bool:
 class Passes:
     """The windows of one crop as a network marks them, and in the end the signs of how sure it is."""
 
-    def __init__(self, spec: ModelSpec, prepared: Prepared) -> None:
+    def __init__(self, spec: ModelSpec, prepared: NetworkInput) -> None:
         self.spec, self.prepared = spec, prepared
         self._marked: list[tuple[IntTriple, np.ndarray]] = []  # first voxel, and the mask (D, H, W)
 

@@ -27,7 +27,7 @@ from ..core.errors import (
 )
 from ..core.notes import Note
 from ..core.options import AUTO, Options, PhaseAxisChoice
-from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared, most_severe
+from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, NetworkInput, most_severe
 from ..core.result import GLAND_TRAINED_NOTE, TRAINED_NOTE, Provenance, Result
 from ..core.terms import Arm, Label, OnProgress, Sequence
 from ..core.volume import IntTriple, Triple, Volume
@@ -47,7 +47,7 @@ from .runtimes import Session, open_session
 from .windows import infer
 
 OpenNetwork = Callable[[Bundle], Session]
-_MadeInput = tuple[Prepared, tuple[Note, ...]]  # and notes
+_MadeInput = tuple[NetworkInput, tuple[Note, ...]]  # and notes
 
 _DRAWN = "as given"
 ZONE_LABELS = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
@@ -315,7 +315,7 @@ class CasePredictor:
         self,
         bundle: Bundle,
         session: Session,
-        prepared: Prepared,
+        prepared: NetworkInput,
         notes: tuple[Note, ...],
         clock: _StageClock,
         anatomy: FoundAnatomy | None = None,
@@ -333,7 +333,7 @@ class CasePredictor:
         self,
         bundle: Bundle,
         session: Session,
-        prepared: Prepared,
+        prepared: NetworkInput,
         notes: tuple[Note, ...],
         clock: _StageClock,
         anatomy: FoundAnatomy | None,
@@ -391,13 +391,13 @@ class _ClassesBySlice:
         """See `on_output` of `infer`."""
         self._outputs.append((output, start))
 
-    def decided_at_mm(self, prepared: Prepared) -> Triple:
+    def decided_at_mm(self, prepared: NetworkInput) -> Triple:
         """Center, LPS, of the slice that decides, as of `infer`."""
         _, start = self._outputs[most_severe(np.stack([output for output, _ in self._outputs]))]
         return prepared.center_mm(start)
 
 
-def _decided_note(decided_at_mm: Triple, prepared: Prepared, reference: Sequence) -> Note:
+def _decided_note(decided_at_mm: Triple, prepared: NetworkInput, reference: Sequence) -> Note:
     """Which slice of the reference sequence decided, as pages count them: from the feet."""
     grid = prepared.reference.to_nearest_lps()
     number = grid.nearest_voxel(decided_at_mm)[2] + 1
@@ -519,7 +519,7 @@ class _StageClock:
         self._on_progress(name, self._done)
 
 
-def _centered(prepared: Prepared) -> Note:
+def _centered(prepared: NetworkInput) -> Note:
     return Note("window-center", f"The input window was centered on: {prepared.centered_on}.")
 
 

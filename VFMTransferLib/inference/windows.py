@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..core.errors import BundleError
-from ..core.placement import Blend, Prepared, cut, gaussian_weight, most_severe
+from ..core.placement import Blend, NetworkInput, cut, gaussian_weight, most_severe
 from ..core.volume import IntTriple
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.inputs import neighbor_slices, scale_slices, slice_positions
@@ -18,7 +18,7 @@ OnWindow = Callable[[float], None]
 
 def infer(
     run: Run,
-    prepared: Prepared,
+    prepared: NetworkInput,
     spec: ModelSpec,
     on_window: OnWindow | None = None,
     *,
@@ -71,7 +71,7 @@ def infer(
     return vectors[most_severe(np.stack(vectors))] if is_classifier else blend.mean()
 
 
-def network_input(prepared: Prepared, spec: ModelSpec, start: IntTriple) -> tuple[np.ndarray, ...]:
+def network_input(prepared: NetworkInput, spec: ModelSpec, start: IntTriple) -> tuple[np.ndarray, ...]:
     """What a network's `forward` takes for one window, as a batch of one.
 
     Returns:
@@ -89,7 +89,7 @@ def network_input(prepared: Prepared, spec: ModelSpec, start: IntTriple) -> tupl
     return (*(stream[None] for stream in scaled), slice_positions(z, depth))
 
 
-def _run_on_window(run: Run, prepared: Prepared, spec: ModelSpec, start: IntTriple) -> np.ndarray:
+def _run_on_window(run: Run, prepared: NetworkInput, spec: ModelSpec, start: IntTriple) -> np.ndarray:
     """The logits of a window (1, C, *patch), decoded only where they are asked for and 0 elsewhere."""
     box, size = prepared.box
     first = np.maximum(np.subtract(box, start), 0)

@@ -20,7 +20,7 @@ import torch
 from scipy.spatial.distance import cdist, pdist
 from torch import Tensor, nn
 
-from ..core.placement import Prepared, cut
+from ..core.placement import NetworkInput, cut
 from ..core.volume import IntTriple, Volume
 from ..encoders.base import ModelSpec, family_of
 from ..inference.windows import network_input
@@ -41,7 +41,7 @@ class FeatureCase:
     """A case through the windows that features are taken from, by their first voxels (z, y, x)."""
 
     id: str
-    prepared: Prepared
+    prepared: NetworkInput
     starts: tuple[IntTriple, ...]
 
     def inputs(self, spec: ModelSpec, start: IntTriple) -> list[Tensor]:
@@ -69,7 +69,7 @@ def feature_cases(
     return found
 
 
-def gland_shares(gland: Volume, prepared: Prepared) -> np.ndarray:
+def gland_shares(gland: Volume, prepared: NetworkInput) -> np.ndarray:
     """Voxels of the prostate in each of a prepared case's windows."""
     inside = (gland.resample_to(prepared.geometry, "nearest").array > 0)[None]
     return np.array([np.count_nonzero(cut(inside, start, prepared.patch)) for start in prepared.starts])

@@ -24,7 +24,7 @@ from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, IntTriple, Triple, Volume, share_within
 
 if TYPE_CHECKING:
-    from ..core.placement import Prepared
+    from ..core.placement import NetworkInput
     from ..encoders.base import ModelSpec
     from ..metrics.calibration import Calibration
     from ..metrics.detection import Candidate
@@ -179,7 +179,7 @@ class NetworkOutput:
     """What a network gave for a case: logits (C, D, H, W) on `prepared.region`, or (C,) of a classifier."""
 
     logits: np.ndarray
-    prepared: Prepared
+    prepared: NetworkInput
     case: Case
     spec: ModelSpec
     provenance: Provenance
@@ -368,7 +368,7 @@ class Task(ABC):
         """
         return result
 
-    def is_cut_off(self, result: Result, prepared: Prepared) -> bool:
+    def is_cut_off(self, result: Result, prepared: NetworkInput) -> bool:
         """Whether what a result marks may go on beyond what the network saw, so that it is run again around it."""
         return False
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..core.errors import DatasetError
-from ..core.placement import Prepared
+from ..core.placement import NetworkInput
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import IntTriple, Volume
 from ..encoders.base import ModelSpec, family_of
@@ -103,7 +103,7 @@ class TaskTraining(ABC, Generic[AnyTask]):
         self.task = task
 
     @abstractmethod
-    def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
+    def targets(self, labeled: LabeledCase, prepared: NetworkInput, spec: ModelSpec) -> np.ndarray:
         """What a network should give, in the unit of its output: maps (K, D, H, W) on `prepared.geometry`, float32.
 
         The first maps are what the output is compared with, the others what the comparison needs beside it, such as
@@ -122,7 +122,7 @@ class TaskTraining(ABC, Generic[AnyTask]):
         """Whether the first map changes its sign in the mirror, as a displacement to the left does."""
         return False
 
-    def on_the_fly(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> OnTheFly | None:
+    def on_the_fly(self, labeled: LabeledCase, prepared: NetworkInput, spec: ModelSpec) -> OnTheFly | None:
         """What makes the case again at every sample, whose maps then replace `targets`; None for most tasks."""
         return None
 
@@ -137,7 +137,7 @@ class ResidualTraining(TaskTraining[ImageTask]):
 
     keeps_intensity = True
 
-    def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
+    def targets(self, labeled: LabeledCase, prepared: NetworkInput, spec: ModelSpec) -> np.ndarray:
         channel = channel_of(spec, self.task.reference)
         truth = labeled.images[self.task.outputs[0]].resample_to(prepared.geometry).array
         residual = (truth - unnormalized(prepared, spec, self.task.reference)) / prepared.scales[channel].std
@@ -207,7 +207,7 @@ def channel_of(spec: ModelSpec, sequence: MRSequence) -> int:
     return spec.preprocess.sequences.index(sequence)
 
 
-def unnormalized(prepared: Prepared, spec: ModelSpec, sequence: MRSequence) -> np.ndarray:
+def unnormalized(prepared: NetworkInput, spec: ModelSpec, sequence: MRSequence) -> np.ndarray:
     """A channel (D, H, W) in the image's own intensities."""
     channel = channel_of(spec, sequence)
     normalized = prepared.array[channel]

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from ..core.case import Case
 from ..core.errors import DatasetError
 from ..core.measurements import PHASE_AXES
-from ..core.placement import Prepared, ZScore, centered_start, cut
+from ..core.placement import NetworkInput, ZScore, centered_start, cut
 from ..core.volume import Geometry, IntTriple, Triple, Volume
 from ..encoders.base import NEIGHBORS, ModelSpec, PreprocessSpec, family_of
 from ..encoders.inputs import gland_center, neighbor_slices, network_grid, prepare, reference_sequence
@@ -420,7 +420,7 @@ def _marked_slices(mask: np.ndarray | None) -> tuple[int, ...]:
     return () if mask is None else tuple(int(z) for z in np.flatnonzero((mask > 0).any(axis=(1, 2))))
 
 
-def _on_grid(name: str, spec: ModelSpec, prepared: Prepared, maps: np.ndarray) -> dict[str, Any]:
+def _on_grid(name: str, spec: ModelSpec, prepared: NetworkInput, maps: np.ndarray) -> dict[str, Any]:
     return {
         "id": name,
         "spec": spec,
@@ -468,7 +468,7 @@ def samples_of(labeled: LabeledCase, spec: ModelSpec) -> CaseSamples:
     return WindowSamples(**common, near=near)
 
 
-def prepare_labeled(labeled: LabeledCase, spec: ModelSpec) -> Prepared:
+def prepare_labeled(labeled: LabeledCase, spec: ModelSpec) -> NetworkInput:
     """A labeled case as the network's input; the gland's mask helps as at prediction, but to find the gland itself."""
     task = find_task(labeled.task)
     return prepare(labeled.case, spec, task, gland=None if task.finds_gland else labeled.gland)

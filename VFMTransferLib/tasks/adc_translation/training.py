@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from ...core.placement import Prepared
+from ...core.placement import NetworkInput
 from ...encoders.base import ModelSpec
 from ..base import LabeledCase
 from ..training import Batch, TaskTraining, image_loss, stacked
@@ -21,7 +21,7 @@ class AdcTraining(TaskTraining[AdcTranslation]):
 
     shows_gland_often = True
 
-    def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
+    def targets(self, labeled: LabeledCase, prepared: NetworkInput, spec: ModelSpec) -> np.ndarray:
         truth = labeled.images[ADC_SYNTHETIC]
         weight = self.task.region_on(truth, prepared.geometry).astype(np.float32)
         if labeled.gland is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from ...core.errors import DatasetError
 from ...core.measurements import DiceEstimate
 from ...core.notes import Note
-from ...core.placement import Prepared, is_cut
+from ...core.placement import NetworkInput, is_cut
 from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
@@ -103,7 +103,7 @@ class AnatomySegmentation(SegmentationTask):
     def caution(self, estimate: DiceEstimate | None, is_withheld: bool) -> str:
         return "" if estimate is None else estimate.warning
 
-    def is_cut_off(self, result: Result, prepared: Prepared) -> bool:
+    def is_cut_off(self, result: Result, prepared: NetworkInput) -> bool:
         return result.labels is not None and Label.PROSTATE in result.volumes_ml and is_cut(result.labels, prepared)
 
     def score(self, result: Result, labeled: LabeledCase) -> CaseScore:

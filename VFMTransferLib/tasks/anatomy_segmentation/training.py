@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...core.errors import DatasetError
-from ...core.placement import Prepared
+from ...core.placement import NetworkInput
 from ...core.terms import Label
 from ...core.volume import Volume
 from ...encoders.base import ModelSpec
@@ -24,7 +24,7 @@ from .task import ZONES, AnatomySegmentation
 class AnatomyTraining(TaskTraining[AnatomySegmentation]):
     """Maps: probability of prostate, peripheral and transition zone; zones are `UNKNOWN` where they are unknown."""
 
-    def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
+    def targets(self, labeled: LabeledCase, prepared: NetworkInput, spec: ModelSpec) -> np.ndarray:
         grid, known = prepared.geometry, [Label.PROSTATE]
         if all(zone in labeled.masks for zone in ZONES):
             known += ZONES

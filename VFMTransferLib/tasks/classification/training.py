@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...core.placement import Prepared, most_severe
+from ...core.placement import NetworkInput, most_severe
 from ...core.terms import Label
 from ...encoders.base import ModelSpec
 from ...encoders.pretext import TISSUES
@@ -29,7 +29,7 @@ _LESIONS_COUNT = 10.0
 class ClassificationTraining(TaskTraining[Classification]):
     """Map: number of the class in `TISSUES`; none where lesions are not known."""
 
-    def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
+    def targets(self, labeled: LabeledCase, prepared: NetworkInput, spec: ModelSpec) -> np.ndarray:
         if Label.CSPCA not in labeled.masks:
             return np.zeros((0, *prepared.geometry.shape), np.float32)
         return stacked(class_map(labeled, TISSUES).resample_to(prepared.geometry, "nearest").array)

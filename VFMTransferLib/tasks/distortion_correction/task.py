@@ -18,7 +18,7 @@ from ...core.case import MAX_ADC, Case
 from ...core.errors import DatasetError
 from ...core.measurements import PHASE_AXES, DiceEstimate
 from ...core.notes import Note
-from ...core.placement import Prepared, to_reference
+from ...core.placement import NetworkInput, to_reference
 from ...core.result import Provenance, Result
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import Geometry, Volume
@@ -133,7 +133,7 @@ class DistortionCorrection(ImageTask):
         return self.undistorted(along_mm, prepared, output.case, source, output.options.phase_axis)
 
     def undistorted(
-        self, along_phase_mm: np.ndarray, prepared: Prepared, case: Case, provenance: Provenance, phase_axis: str
+        self, along_phase_mm: np.ndarray, prepared: NetworkInput, case: Case, provenance: Provenance, phase_axis: str
     ) -> Result:
         """Diffusion images pulled along a displacement; signal is kept: the high-b image is scaled by the Jacobian."""
         axis = PHASE_AXES[phase_axis]
@@ -239,7 +239,7 @@ class DistortionCorrection(ImageTask):
         hbv = labeled.case[MRSequence.HBV]
         grid = hbv.to_nearest_lps().geometry
         along_mm = displacement_along(labeled.case, grid, PHASE_AXES[labeled.phase_axis])
-        place = Prepared(
+        place = NetworkInput(
             array=along_mm[None],
             geometry=grid,
             reference=hbv.geometry,
@@ -356,7 +356,7 @@ def smooth_across_slices(along_mm: np.ndarray, slice_mm: float) -> np.ndarray:
     return ndimage.gaussian_filter1d(along_mm.astype(np.float32, copy=False), width, axis=0, mode="nearest")
 
 
-def displacement_field(along_phase_mm: np.ndarray, prepared: Prepared, axis: int) -> np.ndarray:
+def displacement_field(along_phase_mm: np.ndarray, prepared: NetworkInput, axis: int) -> np.ndarray:
     """LPS vectors (D, H, W, 3) in mm on the reference's own grid, of a displacement along one axis of the network's."""
     length_mm = to_reference(along_phase_mm, prepared, "displacement").array
     direction = np.reshape(prepared.geometry.direction, (3, 3))[:, axis]

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from ...core.errors import DatasetError
 from ...core.measurements import PHASE_AXES
-from ...core.placement import Prepared, ZScore
+from ...core.placement import NetworkInput, ZScore
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import IntTriple, Triple
 from ...encoders.base import ModelSpec
@@ -51,7 +51,7 @@ class DistortionTraining(TaskTraining[DistortionCorrection]):
     def on_the_fly_kind(self) -> type[OnTheFlyDistortion]:
         return OnTheFlyDistortion
 
-    def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
+    def targets(self, labeled: LabeledCase, prepared: NetworkInput, spec: ModelSpec) -> np.ndarray:
         if labeled.along_phase_mm is None:
             raise DatasetError(f"Case '{labeled.case.id}' must come with its displacement for distortion correction.")
         grid, std = prepared.geometry, prepared.scales[channel_of(spec, MRSequence.HBV)].std
@@ -73,7 +73,7 @@ class DistortionTraining(TaskTraining[DistortionCorrection]):
     def is_signed(self, labeled: LabeledCase) -> bool:
         return PHASE_AXES[labeled.phase_axis] == 0
 
-    def on_the_fly(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> OnTheFlyDistortion:
+    def on_the_fly(self, labeled: LabeledCase, prepared: NetworkInput, spec: ModelSpec) -> OnTheFlyDistortion:
         return on_the_fly_distortion(labeled, prepared, spec)
 
 
@@ -175,7 +175,7 @@ class OnTheFlyDistortion:
         return tuple(slab), matrices
 
 
-def on_the_fly_distortion(labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> OnTheFlyDistortion:
+def on_the_fly_distortion(labeled: LabeledCase, prepared: NetworkInput, spec: ModelSpec) -> OnTheFlyDistortion:
     """What distorts a case again; DatasetError where its true images do not run along the network's grid."""
     hbv = labeled.images[HBV_CORRECTED].to_nearest_lps()
     own, network = hbv.geometry, prepared.geometry

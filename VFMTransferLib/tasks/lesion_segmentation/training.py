@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from ...core.placement import Prepared
+from ...core.placement import NetworkInput
 from ...core.terms import Label
 from ...core.volume import Volume
 from ...encoders.base import ModelSpec
@@ -21,7 +21,7 @@ from .task import LesionSegmentation
 class LesionTraining(TaskTraining[LesionSegmentation]):
     """Map: number of the class in the network's labels."""
 
-    def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
+    def targets(self, labeled: LabeledCase, prepared: NetworkInput, spec: ModelSpec) -> np.ndarray:
         return stacked(class_map(labeled, spec.labels).resample_to(prepared.geometry, "nearest").array)
 
     def loss(self, output: Tensor, batch: Batch, spec: ModelSpec, class_weights: Sequence[float]) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from ...core.placement import Prepared
+from ...core.placement import NetworkInput
 from ...encoders.base import ModelSpec
 from ..base import LabeledCase
 from ..training import TYPICAL_DETAIL, Batch, ResidualTraining, stacked
@@ -16,7 +16,7 @@ from ..training import TYPICAL_DETAIL, Batch, ResidualTraining, stacked
 class SuperResolutionTraining(ResidualTraining):
     """Maps: as of `ResidualTraining`; where the truth counts, 0 or 1."""
 
-    def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
+    def targets(self, labeled: LabeledCase, prepared: NetworkInput, spec: ModelSpec) -> np.ndarray:
         truth = labeled.images[self.task.outputs[0]]
         counts = self.task.region_on(truth, prepared.geometry).astype(np.float32)
         return stacked(*super().targets(labeled, prepared, spec), counts)
