@@ -98,7 +98,7 @@ def _cases(
             MetricRow(*head, "real", case, primary, float(level * loss * (1 + 0.01 * i + rng.normal(0, 0.05))))
             for i, case in enumerate(PATIENTS)
         ]
-    for metric, typical in _MORE[TASKS[task].output].items():
+    for metric, typical in _MORE[TASKS[task].output.name].items():
         rows += [MetricRow(*head, "phantom", case, metric, typical * (1 + rng.normal(0, 0.1))) for case in PHANTOMS]
         rows += [MetricRow(*head, "real", case, metric, typical * (1 + rng.normal(0, 0.2))) for case in PATIENTS]
     return rows

@@ -407,7 +407,7 @@ class TransferLogic:
 
     def keep(self, run: RunInScene) -> None:
         """Write a run into its scene, so that it can be reviewed when the scene was saved and is loaded again."""
-        hasResult = any(arm.nodes or TASKS[run.task].output == "classification" for arm in run.arms)
+        hasResult = any(arm.nodes or not TASKS[run.task].output.has_voxels for arm in run.arms)
         if run.isInScene and hasResult:
             page = run.folder / REPORT_FOLDER / REPORT_PAGE if run.folder is not None else None
             writeRecord(run, page.read_text("utf-8") if page is not None and page.is_file() else "")

@@ -81,7 +81,7 @@ class Block:
     def __post_init__(self) -> None:
         is_fitted = self.calibration is not None or self.operating_point is not None
         task = TASKS[self.model.task] if is_fitted and self.model.task is not None else None
-        is_classifier = task is not None and task.output == "classification" and self.model.activation == "softmax"
+        is_classifier = task is not None and bool(task.calibrated_measures) and self.model.activation == "softmax"
         calibration, point = self.calibration, self.operating_point
         rules = (
             (WEIGHTS in self.sha256, "sha256", f"does not list {WEIGHTS}"),

@@ -33,7 +33,7 @@ from ..evaluation.measures import KINDS, quantity_title
 from ..evaluation.outputs import Reference, checked_references, place
 from ..inference.case_cache import CaseCache
 from ..inference.predict import DEFAULT, CasePredictor, needed_sequences, require_fit
-from ..io import output_folder, read_mask, read_volume
+from ..io import output_folder
 from ..io.cases import read_case_for
 from ..io.results import OWN_MARKS, save_result
 from ..phantom import Phantom, make_phantom
@@ -144,17 +144,12 @@ def _read(
         require_fit(case, bundle)
     if reference is None or pair[0].spec.task is None:
         return case, None
-    readers: dict[str, Callable[[str], Reference]] = {
-        "segmentation": lambda path: read_mask(path, "reference"),
-        "image": lambda path: read_volume(path, "reference"),
-        "classification": str,
-    }
-    truth = readers[task_of(pair[0].spec).output](reference)
+    task = task_of(pair[0].spec)
+    truth = task.output.read_truth(reference)
     if isinstance(truth, str):
         if truth not in pair[0].spec.labels:
             raise ImageError(f"The reference must be one of {', '.join(pair[0].spec.labels)}, got '{truth}'.")
-    elif isinstance(truth, Volume):
-        task = task_of(pair[0].spec)
+    else:
         place(truth, case[task.reference].geometry, "nearest")
         if isinstance(task, ImageTask):
             checked_references({task.outputs[0]: truth})
@@ -217,7 +212,7 @@ def run_side_by_side(
         require_fit(case, bundle)
     if with_dicom:
         require_dicom_out(case, str(pair[0].spec.task))
-    if isinstance(reference, Volume) and task_of(pair[0].spec).output == "segmentation":
+    if isinstance(reference, Volume) and task_of(pair[0].spec).marks_voxels:
         case, reference = within_roi(case, reference)
     predictor = CasePredictor(case, options, cache=case_cache)
     report = on_progress or (lambda stage, fraction: None)

@@ -28,7 +28,7 @@ class _DenseTask:
     sequences: tuple[Sequence, ...]
     network_title: str = "pretraining"
     reference: Sequence = Sequence.T2W
-    output: str = "segmentation"
+    marks_voxels: bool = True
     head: str = "dense"
     activation: str = "none"
     finds_gland: bool = False

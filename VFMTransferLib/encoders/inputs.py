@@ -91,7 +91,7 @@ def prepare(
     scales = normalize(array, how, inside)
     starts, patch, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds, one_pass)
     is_partial = spec.is_slice_based or spec.preprocess.whole_volume
-    if bounds is not None and is_partial and task is not None and task.output == "segmentation":
+    if bounds is not None and is_partial and task is not None and task.marks_voxels:
         starts = bounds.touching(starts, patch)
     if takes_gland_slices and inside is not None:
         # The others show nothing of the prostate, and would count as much.
@@ -125,7 +125,7 @@ def prepare(
 
 def marks_inside_gland(task: TaskInput | None) -> bool:
     """Whether a task marks what lies inside the prostate, so that nothing else need be looked at."""
-    return task is not None and task.output == "segmentation" and not task.finds_gland
+    return task is not None and task.marks_voxels and not task.finds_gland
 
 
 def needs_gland(spec: ModelSpec, crop: str, roi: Volume | None = None) -> bool:

@@ -27,6 +27,7 @@ from ..radiology.gland import GlandFrame
 from ..tasks import TASKS
 from ..tasks.base import Task
 from ..tasks.image_to_image import ImageTask, sequence_of
+from ..tasks.outputs import CLASSIFICATION, IMAGE, SEGMENTATION
 from ..tasks.segmentation import labels_of
 from .measures import ALL_CLASSES, KINDS, Between, Disagreement, Measure, measure
 from .outputs import (
@@ -171,12 +172,7 @@ def compare(
         )
     a, b = _to_nearest_lps(a), _to_nearest_lps(b)
     _require_case(case, a, b)
-    if TASKS[a.task].output == "segmentation":
-        found = _compare_segmentations(case, a, b, reference, reference_labels)
-    elif TASKS[a.task].output == "image":
-        found = _compare_images(case, a, b, reference)
-    else:
-        found = _compare_classifications(case, a, b, reference)
+    found = _COMPARE[TASKS[a.task].output](case, a, b, reference, reference_labels)
     nothing = (NO_LESION_NOTE,) if found.marks_no_lesion else ()
     trained = (TRAINED_NOTE,) if found.was_trained_on_name else ()
     return replace(found, notes=(*found.caveats, *trained, *nothing, *found.notes))
@@ -244,7 +240,9 @@ def _frame(case: Case, segments: Segments, geometry: Geometry) -> GlandFrame | N
     return GlandFrame.from_mask(Volume(mask.astype(np.uint8), geometry)) if mask.any() else None
 
 
-def _compare_images(case: Case, a: Result, b: Result, reference: Reference | None) -> Comparison:
+def _compare_images(
+    case: Case, a: Result, b: Result, reference: Reference | None, _table: dict[str, int] | None
+) -> Comparison:
     references, notes = reference_images(case, a, reference)
     measures: list[Measure] = []
     task = TASKS[a.task]
@@ -297,7 +295,9 @@ def _compare_output(
     return measures, placed.volume, notes + placed.notes
 
 
-def _compare_classifications(case: Case, a: Result, b: Result, reference: Reference | None) -> Comparison:
+def _compare_classifications(
+    case: Case, a: Result, b: Result, reference: Reference | None, _table: dict[str, int] | None
+) -> Comparison:
     if reference is not None and not isinstance(reference, str):
         raise wrong_reference("the name of a class", reference)
     geometry = case[TASKS[a.task].reference].to_nearest_lps().geometry
@@ -322,6 +322,9 @@ def _compare_classifications(case: Case, a: Result, b: Result, reference: Refere
             measures.append(measure("log_loss", ALL_CLASSES, between, loss, f"true class: {reference}"))
     measures += _probability_measures(a.derived_probabilities, b.derived_probabilities)
     return Comparison(case, a, b, geometry, focus, tuple(measures), true_class=reference)
+
+
+_COMPARE = {SEGMENTATION: _compare_segmentations, IMAGE: _compare_images, CLASSIFICATION: _compare_classifications}
 
 
 def _probability_measures(a: dict[str, float], b: dict[str, float]) -> list[Measure]:

@@ -245,7 +245,7 @@ class CasePredictor:
         notes += [_centered(prepared), *prepared.notes]
         if one_pass:
             notes.append(ONE_PASS_NOTE)
-        if roi is not None and task_of(spec).output == "image" and spec.preprocess.whole_volume:
+        if roi is not None and task.output.gives_images and spec.preprocess.whole_volume:
             notes.append(RESTORED_NOTE)
         elif roi is not None and Bounds.from_mask(roi, prepared.geometry).exceeds(prepared.box):
             notes.append(RIM_NOTE)
@@ -369,7 +369,7 @@ class CasePredictor:
             if self._phase_note and task_of(bundle.spec).uses_phase_axis:
                 source = source.with_notes(self._phase_note)
             task = task_of(bundle.spec)
-            if task.output != "segmentation" and (self.options.threshold is not None or self.options.only_cspca):
+            if not task.marks_voxels and (self.options.threshold is not None or self.options.only_cspca):
                 source = source.with_notes(NOTHING_MARKED_NOTE)
             decided_at = None if classes is None else classes.decided_at_mm(prepared)
             if decided_at is not None and len(prepared.starts) > 1:
@@ -444,10 +444,8 @@ def require_fit(case: Case, bundle: Bundle, task: str | None = None) -> None:
         BundleError: The bundle is an encoder alone, or was made for another task.
         MissingSequenceError: The case lacks a sequence.
     """
-    made_for = find_task(require_task(bundle, task))
+    require_task(bundle, task)
     case.require(bundle.spec.preprocess.images)
-    if made_for.output == "image":
-        case.require([made_for.reference])
 
 
 def needed_sequences(bundles: Iterable[Bundle]) -> frozenset[Sequence]:

@@ -30,6 +30,7 @@ from ..evaluation.measures import (
     unit_title,
 )
 from ..evaluation.outputs import GLAND
+from ..tasks.outputs import CLASSIFICATION, IMAGE, SEGMENTATION, OutputKind
 from .figure import figure_png
 from .pages import json_for_script, render
 from .radiology import (
@@ -115,7 +116,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
         subheading=(
             f"Case {comparison.case.id} · A is {comparison.a.provenance.title} · B is {comparison.b.provenance.title}"
         ),
-        kind=scene.kind,
+        kind=scene.kind.name,
         cautions=list(comparison.cautions.items()),
         caveats=to_know,
         facts=facts(comparison),
@@ -151,13 +152,13 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
 
 
 def _figure_text(scene: Scene) -> str:
-    names = {"segmentation": "T2w, A, B and their difference", "image": "T2w, A, B and A − B"}
+    names = {SEGMENTATION: "T2w, A, B and their difference", IMAGE: "T2w, A, B and A − B"}
     return f"{names.get(scene.kind, 'The images')} in slice {scene.focus_slice + 1} of {scene.display.geometry.size[2]}"
 
 
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
     """What to know first: a few values, each with what it is."""
-    tiles = {"segmentation": _segmentation_facts, "image": _image_facts, "classification": _class_facts}
+    tiles = {SEGMENTATION: _segmentation_facts, IMAGE: _image_facts, CLASSIFICATION: _class_facts}
     return tiles[comparison.task.output](comparison)
 
 
@@ -286,13 +287,13 @@ def measure_tables(comparison: Comparison) -> list[Table]:
     is_expected = any(m.kind == EXPECTED for m in comparison.measures)
     expected: list[Column] = [("Expected Dice", EXPECTED, who) for who in (Between.A, Between.B) if is_expected]
     structures = _columns(comparison, (*overlap, "volume_difference_ml"), overlap)
-    tables: dict[str, list[tuple[str, list[Column]]]] = {
-        "segmentation": [
+    tables: dict[OutputKind, list[tuple[str, list[Column]]]] = {
+        SEGMENTATION: [
             ("Structure", volumes[: 3 if comparison.has_reference else 2] + expected + structures),
             ("Lesions", _columns(comparison, _LESIONS, _LESIONS)),
         ],
-        "image": [("Image", _image_columns(comparison))],
-        "classification": [
+        IMAGE: [("Image", _image_columns(comparison))],
+        CLASSIFICATION: [
             (
                 "Class",
                 [
@@ -331,7 +332,7 @@ def _table(comparison: Comparison, columns: Sequence[Column], heading: str) -> T
     found = {(m.kind, m.subject, m.between): m for m in comparison.shown_measures}
     kinds = {kind for _, kind, _ in columns}
     subjects = list(dict.fromkeys(m.subject for m in comparison.shown_measures if m.kind in kinds))
-    first = str(Label.CSPCA) if comparison.task.output == "segmentation" else ""
+    first = str(Label.CSPCA) if comparison.segments else ""
     subjects.sort(key=lambda subject: not (subject == first or subject.endswith(f", {GLAND}")))  # what matters first
     groups = [group for group, _, _ in columns]
     firsts = [i == 0 or groups[i - 1] != groups[i] for i in range(len(groups))]
@@ -386,7 +387,7 @@ def _footnotes(comparison: Comparison) -> list[tuple[str, str]]:
 
 def _disagreements(scene: Scene) -> list[dict[str, Any]] | None:
     """Regions where A and B differ; None where the task gives no labels."""
-    if scene.comparison.task.output != "segmentation":
+    if not scene.kind.marks_voxels:
         return None
     return [
         {
@@ -449,14 +450,14 @@ def _plain_entries(values: Mapping[str, Any]) -> list[str]:
 
 def _legend(scene: Scene) -> list[tuple[Color, str]]:
     items: list[tuple[Color, str]] = []
-    if scene.kind == "segmentation":
+    if scene.kind.marks_voxels:
         items = [(label_color(name, i), label_title(name)) for i, name in enumerate(scene.label_names)]
         items += [(ARM_A, "marked by A only"), (ARM_B, "marked by B only")]
         if len(scene.label_names) > 1:
             items.append((OTHER_LABEL, "marked differently"))
         if scene.comparison.reference:
             items.append((REFERENCE, "reference"))
-    elif scene.kind == "image":
+    elif scene.kind.gives_images:
         items = [(ARM_A, "first higher"), (ARM_B, "second higher")]
     return items
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 from ..core.terms import RESEARCH_USE
 from ..evaluation.measures import SEQUENCE_TITLES, arm_title
 from ..tasks.image_to_image import ImageTask, unit_of
+from ..tasks.outputs import CLASSIFICATION, IMAGE, SEGMENTATION
 from .scene import (
     ARM_A,
     ARM_B,
@@ -48,11 +49,7 @@ Panel = tuple[str, Color, Image.Image]
 def figure_png(scene: Scene) -> bytes:
     """The figure as the bytes of a PNG file."""
     frame = _Frame(scene)
-    if scene.kind == "classification":
-        panels = [(SEQUENCE_TITLES[s], INK, frame.gray(str(s))) for s in shown_sequences(scene.comparison)]
-    else:
-        panels = _segmentation_panels(frame) if scene.kind == "segmentation" else _image_panels(frame)
-    sheet = _sheet(panels, frame)
+    sheet = _sheet(_PANELS[scene.kind](frame), frame)
     stream = io.BytesIO()
     sheet.save(stream, "PNG")  # at the usual effort: the highest takes four times as long for 8 % fewer bytes
     return stream.getvalue()
@@ -142,6 +139,13 @@ def _image_panels(frame: _Frame) -> list[Panel]:
     ]
 
 
+def _sequence_panels(frame: _Frame) -> list[Panel]:
+    return [(SEQUENCE_TITLES[s], INK, frame.gray(str(s))) for s in shown_sequences(frame.scene.comparison)]
+
+
+_PANELS = {SEGMENTATION: _segmentation_panels, IMAGE: _image_panels, CLASSIFICATION: _sequence_panels}
+
+
 def _outlined(base: Image.Image, labels: np.ndarray, colors: Sequence[Color]) -> Image.Image:
     out = np.asarray(base).copy()
     for i, color in enumerate(colors):
@@ -160,7 +164,7 @@ def _filled(base: Image.Image, labels: np.ndarray, colors: Sequence[Color]) -> I
 
 def _sheet(panels: list[Panel], frame: _Frame) -> Image.Image:
     # Lesions leave their pages little height; other pages have it.
-    rows = 1 if frame.scene.kind == "segmentation" else math.ceil(len(panels) / MAX_COLUMNS)
+    rows = 1 if frame.scene.kind.marks_voxels else math.ceil(len(panels) / MAX_COLUMNS)
     columns = math.ceil(len(panels) / rows)
     width, row_px = columns * PANEL_PX + (columns + 1) * GAP_PX, CAPTION_PX + PANEL_PX
     sheet = Image.new("RGB", (width, rows * row_px + FOOTER_PX + GAP_PX), BACKGROUND)

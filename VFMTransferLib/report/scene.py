@@ -22,6 +22,7 @@ from ..core.volume import Geometry, IntTriple, Volume, bounding_box
 from ..evaluation.comparison import Comparison
 from ..evaluation.measures import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
 from ..tasks.image_to_image import ImageTask, sequence_of, unit_of
+from ..tasks.outputs import OutputKind
 
 SYNTHETIC = "synthetic"
 
@@ -200,7 +201,7 @@ class Scene:
     focus_slice: int
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> OutputKind:
         return self.comparison.task.output
 
 
@@ -208,7 +209,7 @@ def build_scene(comparison: Comparison) -> Scene:
     volumes = dict(_image_volumes(comparison))
     display = display_of(comparison, len(volumes))
     names: tuple[str, ...] = ()
-    if comparison.task.output == "segmentation":
+    if comparison.segments is not None:
         tables = [comparison.a.label_values, comparison.b.label_values, _leaves(comparison)]
         names = tuple(dict.fromkeys(str(name) for table in tables for name in table if name != Label.BACKGROUND))
     width, height, _ = comparison.geometry.size
@@ -227,7 +228,7 @@ def scene_document(scene: Scene) -> dict[str, Any]:
     """The scene as JSON takes it, voxels included."""
     geometry = scene.display.geometry
     return {
-        "kind": scene.kind,
+        "kind": scene.kind.name,
         "size": geometry.size,
         "spacing": geometry.spacing_mm,
         "affine": geometry.affine.tolist(),
@@ -270,16 +271,16 @@ def panels(scene: Scene) -> list[dict[str, Any]]:
     """Panels in reading order: T2w, A, B and their comparison first, then the other sequences."""
     first, *others = shown_sequences(scene.comparison)
     rows = [(str(first), "sequence", str(first), SEQUENCE_TITLES[first], "")]
-    if scene.kind != "classification":
+    if scene.kind.has_voxels:
         for who, result in (("a", scene.comparison.a), ("b", scene.comparison.b)):
-            image = str(first) if scene.kind == "segmentation" else who
+            image = str(first) if scene.kind.marks_voxels else who
             rows.append((who, who, image, who.upper(), arm_title(result)))
         if any(name.startswith("naive:") for name in scene.images):
             assert isinstance(scene.comparison.task, ImageTask)
             rows.append(("naive", "sequence", "naive", scene.comparison.task.naive_title, "naive result"))
         rows.append(("compare", "compare", str(first), "Difference", ""))
     rows += [(str(sequence), "sequence", str(sequence), SEQUENCE_TITLES[sequence], "") for sequence in others]
-    if scene.kind == "image" and scene.comparison.reference:
+    if scene.kind.gives_images and scene.comparison.reference:
         rows.append(("reference", "reference", "reference", "Reference", ""))
     badges: dict[str, str] = {}
     if isinstance(scene.comparison.task, ImageTask):
@@ -292,19 +293,19 @@ def panels(scene: Scene) -> list[dict[str, Any]]:
 
 def shown_sequences(comparison: Comparison) -> list[Sequence]:
     """T2w first. For an image task only what its networks see, so that more of the outputs fits on the page."""
-    wanted = comparison.task.sequences if comparison.task.output == "image" else tuple(Sequence)
+    wanted = comparison.task.sequences if comparison.task.output.gives_images else tuple(Sequence)
     return [s for s in (Sequence.T2W, Sequence.ADC, Sequence.HBV) if s in comparison.case and s in wanted]
 
 
 def strip(scene: Scene) -> dict[str, Any] | None:
     """How much A and B differ in each slice, for the bar above the slider."""
-    if scene.kind == "segmentation":
+    if scene.kind.marks_voxels:
         area = scene.display.geometry.voxel_volume_ml
         codes = {"a": FIRST_ONLY, "b": SECOND_ONLY, "other": OTHER}
         difference = scene.labels["diff-ab"]
         series = {key: ((difference == code).sum(axis=(1, 2)) * area).tolist() for key, code in codes.items()}
         return {"series": series, "unit": "ml"}
-    if scene.kind == "image":
+    if scene.kind.gives_images:
         output = next(iter(scene.comparison.a.images))
         difference = np.abs(scene.images[f"a:{output}"] - scene.images[f"b:{output}"])
         if scene.comparison.case.gland is not None:
@@ -316,7 +317,7 @@ def strip(scene: Scene) -> dict[str, Any] | None:
 def _image_volumes(comparison: Comparison) -> Iterator[tuple[str, Volume]]:
     for sequence in shown_sequences(comparison):
         yield str(sequence), comparison.case[sequence]
-    if comparison.task.output == "image":
+    if comparison.task.output.gives_images:
         for output in comparison.a.images:
             yield f"a:{output}", comparison.a.images[output]
             yield f"b:{output}", comparison.b.images[output]
@@ -422,7 +423,7 @@ def probability_label(comparison: Comparison) -> str | None:
 def probability_layers(comparison: Comparison, display: Display) -> dict[str, Any]:
     """Layers of 0..255 for probabilities of 0..1, by arm; none where the arms give no probability."""
     label = probability_label(comparison)
-    if label is None or comparison.task.output != "segmentation":
+    if label is None:
         return {}
     layers = {}
     for who, result in (("a", comparison.a), ("b", comparison.b)):

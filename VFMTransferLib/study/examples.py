@@ -306,11 +306,10 @@ def _write(folder: Path, encoder: str, arm: str, result: Result, labeled: Labele
         _inputs(labeled, view, pictures),
         attribution="" if labeled.is_phantom else attribution(labeled.case.id),
     )
-    output = TASKS[labeled.task].output
-    if output == "classification":
+    if result.class_probabilities:
         truth = labeled.category or (str(Label.CSPCA) if labeled.is_significant else f"no {Label.CSPCA}")
         example = replace(example, classes=dict(result.class_probabilities), true_class=truth)
-    elif output == "image":
+    elif result.images:
         example = _restored(example, result, labeled, view, pictures)
     else:
         if not (labeled.is_phantom or patients_marks):

@@ -245,4 +245,4 @@ def _lazy_sources(store: PhantomStore, seeds: Iterable[int], task: str, width_mm
 def _cut(case: LabeledCase, width_mm: float | None) -> LabeledCase:
     """Cases of image tasks cut around the gland; where it lies is part of the other tasks."""
     task = TASKS[case.task]
-    return task.around_gland(case, width_mm) if task.output == "image" and width_mm is not None else case
+    return task.around_gland(case, width_mm) if task.output.gives_images and width_mm is not None else case

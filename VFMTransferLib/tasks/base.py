@@ -22,6 +22,7 @@ from ..core.result import Provenance, Result
 from ..core.terms import Label
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, IntTriple, Triple, Volume, share_within
+from .outputs import OutputKind
 
 if TYPE_CHECKING:
     from ..core.placement import NetworkInput
@@ -227,6 +228,7 @@ class Task(ABC):
         sequences: What a case must contain; their order is the order of channels.
         truth_sequences: What is read of a case that has a truth, where that is more.
         reference: The sequence on whose grid the result comes back.
+        output: What it gives, one of `tasks/outputs.py`.
         head: Kind of head that it asks of an encoder: a map of classes, classes of the case, an image (`restoration`),
             or a displacement between two images (`matching`: a cost-volume head).
         labels: Output channels of the networks that are trained here, none of an image.
@@ -258,7 +260,7 @@ class Task(ABC):
     sequences: ClassVar[tuple[MRSequence, ...]]
     truth_sequences: ClassVar[tuple[MRSequence, ...]] = ()
     reference: ClassVar[MRSequence] = MRSequence.T2W
-    output: ClassVar[Literal["segmentation", "classification", "image"]]
+    output: ClassVar[OutputKind]
     head: ClassVar[HeadKind]
     labels: ClassVar[tuple[str, ...]] = ()
     activation: ClassVar[str] = "none"
@@ -282,6 +284,10 @@ class Task(ABC):
     inappropriate_settings: ClassVar[tuple[str, ...]] = ()
     stop_using_when: ClassVar[tuple[str, ...]] = ()
     drop_path: ClassVar[float] = 0.1
+
+    @property
+    def marks_voxels(self) -> bool:
+        return self.output.marks_voxels
 
     def network_grid(self, seen: Geometry, spacing_mm: Triple) -> Geometry:
         """The grid that a network sees, of the reference's grid with axes nearest to L, P, S."""

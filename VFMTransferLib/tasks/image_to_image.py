@@ -18,6 +18,7 @@ from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume
 from ..metrics.agreement import SSIM_RADIUS_PX, data_range, mae, psnr_db, ssim
 from .base import CaseFiles, CaseScore, HeadKind, LabeledCase, Method, NetworkOutput, Task, finite
+from .outputs import IMAGE
 
 if TYPE_CHECKING:
     from .training import TaskTraining
@@ -33,7 +34,7 @@ class ImageTask(Task):
     `naive_title` is what views call the image that `naive_image` gives.
     """
 
-    output = "image"
+    output = IMAGE
     head: ClassVar[HeadKind] = "restoration"
     metric = "psnr_db"
     drop_path = 0.0

@@ -12,6 +12,7 @@ from ..core.result import Result
 from ..core.terms import Label
 from ..core.volume import Volume
 from .base import NetworkOutput, Task, activated
+from .outputs import SEGMENTATION
 
 if TYPE_CHECKING:
     from ..encoders.base import ModelSpec
@@ -28,7 +29,7 @@ IDLE_THRESHOLD_NOTE = Note(
 class SegmentationTask(Task):
     """Marks the most probable structure of each voxel; a task overrides `mark` where more is to decide."""
 
-    output = "segmentation"
+    output = SEGMENTATION
     head = "dense"
     activation = "softmax"
     metric = "dice"

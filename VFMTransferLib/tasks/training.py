@@ -161,7 +161,7 @@ class Objective:
     @classmethod
     def balanced(cls, spec: ModelSpec, categories: Iterable[int | None]) -> Objective:
         """The objective of a network, classes balanced over the cases that train."""
-        if task_of(spec).output != "classification":
+        if task_of(spec).output.has_voxels:
             return cls(spec)
         known = [number for number in categories if number is not None]
         return cls(spec, class_weights(known, spec.head.out_channels))

@@ -197,7 +197,7 @@ def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: 
             yield Finding("warning", name, sentence)
         else:
             yield Finding("note", name, f"Mask {stem} is not on the T2w's grid and is resampled by position.")
-    if not masks and task.output == "segmentation":
+    if not masks and task.marks_voxels:
         yield Finding("warning", name, "There is no mask, so this case can be neither trained nor measured on.")
     for note in case.notes:
         yield Finding("note", name, note.text)

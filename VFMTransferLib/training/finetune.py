@@ -85,7 +85,7 @@ class FinetuneConfig:
 
     @property
     def augmentation(self) -> Augmentation:
-        default = _IMAGE_AUGMENTATION if task_of(self.model).output == "image" else Augmentation()
+        default = _IMAGE_AUGMENTATION if task_of(self.model).output.gives_images else Augmentation()
         return self.train.augmentation or default
 
     @property

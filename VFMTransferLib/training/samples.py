@@ -443,8 +443,8 @@ def samples_of(labeled: LabeledCase, spec: ModelSpec) -> CaseSamples:
         raise DatasetError(f"Case '{labeled.case.id}' must be for {spec.task}, but is for {labeled.task}.")
     task = find_task(labeled.task)
     training = task.training()
-    category = class_number(labeled, spec) if task.output == "classification" else None
-    if not spec.is_slice_based and task.output != "image":
+    category = None if task.output.has_voxels else class_number(labeled, spec)
+    if not spec.is_slice_based and not task.output.gives_images:
         labeled.case.require(spec.preprocess.images)
         masks = () if category is not None else training.crop_masks(labeled)
         center = None if task.finds_gland else labeled.gland

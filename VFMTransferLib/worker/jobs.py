@@ -152,7 +152,7 @@ class Job:
         if not run.compare:
             self.send(Log("warning", "The reference was not used, since nothing is compared with a single network."))
             return case, None
-        if TASKS[run.task].output != "segmentation":
+        if not TASKS[run.task].marks_voxels:
             return case, read_exported_volume(exported(run.reference), REFERENCE)
         reference = read_exported_mask(exported(run.reference), REFERENCE)
         return within_roi(case, reference)

@@ -36,9 +36,9 @@ def a_pair(task: str) -> tuple[Result, LabeledCase, Any]:
     """A result with errors, its case, and the truth as a user gives it."""
     labeled = a_study(task)
     result = TASKS[task].naive_baseline([a_study(task, 1)])(labeled)
-    if TASKS[task].output == "image":
+    if TASKS[task].output.gives_images:
         return result, labeled, dict(labeled.images)
-    if TASKS[task].output == "classification":
+    if not TASKS[task].output.has_voxels:
         return result, labeled, labeled.category
     if TASKS[task].finds_lesions:
         truth = labeled.masks[Label.CSPCA]
@@ -54,9 +54,9 @@ def expected_place(task: str, name: str, outputs: list[str]) -> tuple[str, str]:
     """Kind and subject of a comparison's measure that must be the score of a name."""
     kind, *parts = name.split(" ")
     kind = {"hd95_mm": "hausdorff95_mm", "volume_error_ml": "volume_difference_ml"}.get(kind, kind)
-    if TASKS[task].output == "classification":
+    if not TASKS[task].output.has_voxels:
         return kind, "all classes"
-    if TASKS[task].output == "segmentation":
+    if TASKS[task].marks_voxels:
         return kind, parts[0] if parts else str(Label.CSPCA if TASKS[task].finds_lesions else Label.PROSTATE)
     output = next((part for part in parts if part != "gland"), outputs[0])
     return kind, f"{output}, gland" if "gland" in parts else output

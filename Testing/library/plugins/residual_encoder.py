@@ -105,7 +105,7 @@ class ResidualFamily(EncoderFamily):
     pretext_tasks = MappingProxyType({"denoising": "removing noise: from images alone"})
 
     def new_network(self, task: TaskInput) -> ModelSpec:
-        is_image = task.output == "image"
+        is_image = task.head == "restoration"
         padding = [None] * (CHANNELS - len(task.sequences))
         return ModelSpec(
             name=f"residual-{task.id}",

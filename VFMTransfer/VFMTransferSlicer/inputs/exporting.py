@@ -249,9 +249,9 @@ def referenceOf(
         OutputError: The file cannot be written.
     """
     task, isSegmentation = task_of(spec), node.IsA("vtkMRMLSegmentationNode")
-    if task.output == "classification":
+    if not task.output.has_voxels:
         raise ImageError(f"{task.title} cannot be measured against '{node.GetName()}'. Choose no reference.")
-    if task.output == "image" and (isSegmentation or node.IsA("vtkMRMLLabelMapVolumeNode")):
+    if task.output.gives_images and (isSegmentation or node.IsA("vtkMRMLLabelMapVolumeNode")):
         raise ImageError(f"Reference '{node.GetName()}' marks structures. Choose a volume for this task.")
     if not isSegmentation:
         return exportVolume(node, folder, name)

@@ -224,7 +224,7 @@ class InputsSection(VTKObservationMixin):
 
     def _fitReference(self) -> None:
         """Set a phantom's truth, which was chosen for the user, aside while the task gives no segments."""
-        chosen, givesSegments = self._parameters, TASKS[self._parameters.task].output == "segmentation"
+        chosen, givesSegments = self._parameters, TASKS[self._parameters.task].marks_voxels
         if isPhantomTruth(chosen.reference) and not givesSegments:
             self._setAside, chosen.reference = chosen.reference, None
         elif chosen.reference is not None or givesSegments:

@@ -58,7 +58,7 @@ def subjectOf(run: RunInScene) -> Subject:
             case was deleted.
     """
     networks = networksOf(run)
-    if TASKS[run.task].output == "classification":
+    if not TASKS[run.task].output.has_voxels:
         raise ReadingError("A reading needs something to look at, but this task gives numbers. Choose another task.")
     if not run.isInScene:
         raise ReadingError("A reading needs the case in the scene, but it was deleted. Load it, and run both again.")

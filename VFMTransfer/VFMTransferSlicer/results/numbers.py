@@ -522,7 +522,7 @@ def _notes(run: RunInScene) -> tuple[str, ...]:
     notes = []
     if run.comparison is not None:
         notes.append(f"{AGREEMENT} {ONLY_REFERENCE}" if run.comparison["has_reference"] else AGREEMENT)
-    if TASKS[run.task].output == "classification" and run.arms:
+    if not TASKS[run.task].output.has_voxels and run.arms:
         notes.append(CALIBRATION)
     unmet = [one for one in run.arms[0].numbers.get("quality", ()) if one["is_met"] is False] if run.arms else []
     if unmet:

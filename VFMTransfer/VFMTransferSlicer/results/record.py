@@ -93,7 +93,7 @@ def _read(node: slicer.vtkMRMLTextNode) -> RunInScene | None:
     if about is None or about.GetImageData() is None:
         return None
     arms = [_readArm(node, place, arm) for place, arm in enumerate(document["arms"])]
-    if task.output != "classification" and not all(arm.nodes for arm in arms):
+    if task.output.has_voxels and not all(arm.nodes for arm in arms):
         return None
     return RunInScene(
         document["task"],

@@ -95,10 +95,10 @@ def cellsOf(
         names: What the arms are called, in that order.
     """
     volumes = {**others, **alive(run.inputs)}
-    if TASKS[run.task].output == "classification":
+    if not TASKS[run.task].output.has_voxels:
         shown = [sequence for sequence in _SEQUENCES if sequence in volumes]
         return (tuple(Cell(*_SEQUENCES[sequence], volumes[sequence]) for sequence in shown),)
-    if TASKS[run.task].output == "image":
+    if TASKS[run.task].output.gives_images:
         return _imageRows(run, volumes, difference, displacement, order, names)[: 2 if secondRow else 1]
     first = (_sequence(Sequence.T2W, volumes), *_arms(run, order, names))
     if not secondRow:
@@ -158,7 +158,7 @@ def _arms(run: RunInScene, order: Order, names: tuple[str, str]) -> list[Cell]:
             image = next(iter(alive(arm.images).values()), None)
             segmentation = arm.segmentation if arm.segmentation is not None and arm.segmentation.GetScene() else None
             sentence = "" if image is not None or segmentation is not None else "Its result is no longer in the scene."
-            volume = run.about if TASKS[run.task].output == "segmentation" else image
+            volume = run.about if TASKS[run.task].marks_voxels else image
             cells.append(Cell(tag, name, volume, segmentation=segmentation, arm=index, sentence=sentence))
     return cells
 

@@ -76,7 +76,7 @@ def cornersOf(
         lines.append(armTitle(run.arms[cell.arm]))
     seen = [scale for scale in scales if scale.node in shown]
     lines += [_scaleOf(scale) for scale in seen if scale.limit is not None]
-    if TASKS[run.task].output == "classification" and cell.volume is run.about:
+    if not TASKS[run.task].output.has_voxels and cell.volume is run.about:
         lines += probabilityLines(run, isBlinded)
     legend = next((_legendOf(scale) for scale in seen if scale.limit is None), ())
     wrapped = (part for line in lines for part in textwrap.wrap(line, _LINE_CHARACTERS))
@@ -293,7 +293,7 @@ class ComparisonView:
 
     def _before(self) -> Cell | None:
         """The view of what the output images are measured against, else of the input that they are of."""
-        if TASKS[self.run.task].output != "image" or not self.run.arms[0].images:
+        if not TASKS[self.run.task].output.gives_images or not self.run.arms[0].images:
             return None
         sequence = Sequence(next(iter(self.run.arms[0].images)).split("-")[0])
         cells = (self._cells.get(tag) for tag in (REFERENCE, _SEQUENCE_TAGS[sequence]))

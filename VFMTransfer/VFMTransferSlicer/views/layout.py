@@ -306,7 +306,7 @@ class SideBySide:
 
         isSame = self.run is run
         self._focus = self._middle() if isSame else focusOf(run)
-        bounds = _marked(run) if TASKS[run.task].output != "image" else prostateBounds(run)
+        bounds = prostateBounds(run) if TASKS[run.task].output.gives_images else _marked(run)
         yield from self._open(rows, make, run.about, bounds, isPlaced=isSame and tags == set(self.tags))
 
     def showExam(self, exam: Exam) -> None:

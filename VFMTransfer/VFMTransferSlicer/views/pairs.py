@@ -190,7 +190,7 @@ def isSynthetic(volume: slicer.vtkMRMLVolumeNode | None) -> bool:
     if volume is None or isWithheld(volume):
         return False
     task = volume.GetAttribute(_TASK)
-    isImage = task in TASKS and TASKS[task].output == "image"
+    isImage = task in TASKS and TASKS[task].output.gives_images
     return isImage or volume.GetAttribute(SYNTHETIC) is not None
 
 
@@ -228,17 +228,17 @@ def makeDifference(run: RunInScene, order: Order = (0, 1), names: tuple[str, str
         GeometryError: The arms' volumes are not on one grid.
     """
     kind = TASKS[run.task].output
-    pair = imagePair(run, order) if kind == "image" else probabilityPair(run, order)
+    pair = imagePair(run, order) if kind.gives_images else probabilityPair(run, order)
     title = f"{run.about.GetName()} difference {names[0]} - {names[1]}"
     if pair is not None:
         subject, first, second = pair
         array = np.subtract(slicer.util.arrayFromVolume(first), slicer.util.arrayFromVolume(second), dtype=np.float32)
-        unit = unitOf(run, subject) if kind == "image" else ""
+        unit = unitOf(run, subject) if kind.gives_images else ""
         title = f"{title} (synthetic)" if any(map(isSynthetic, (first, second))) else title
         difference = _showScalars(run, title, subject, array, unit, first)
         markSynthetic(difference.node, (first, second))
         return difference
-    labels = labelPair(run, order) if kind == "segmentation" else None
+    labels = labelPair(run, order) if kind.marks_voxels else None
     return None if labels is None else _showLabels(run, title, labels, names)
 
 

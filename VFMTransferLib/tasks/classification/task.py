@@ -27,6 +27,7 @@ from ...metrics.classification import (
 )
 from ..base import ISUP_VALUES, CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, Task, activated, read_truth
 from ..lesions import cancer_masks, read_cancer_masks
+from ..outputs import CLASSIFICATION
 
 if TYPE_CHECKING:
     from ...phantom import Phantom
@@ -63,7 +64,7 @@ class Classification(Task):
         "Its probabilities and the frequencies of own cases differ by more than 0.1.",
     )
     sequences = (MRSequence.T2W, MRSequence.HBV, MRSequence.ADC)
-    output = "classification"
+    output = CLASSIFICATION
     head = "classes"
     labels = PIRADS_LABELS
     activation = "softmax"
